@@ -1,0 +1,173 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+
+#include "bindings/bindings.h"
+#include "core/errors.h"
+#include "core/isa_level.h"
+#include "core/packed_weight.h"
+#include "core/partition.h"
+
+namespace pelton::bindings {
+
+namespace {
+
+using Width = std::int64_t;
+
+Width width_of(std::size_t size) { return static_cast<Width>(size); }
+
+WeightLayout float_layout(const std::string& dtype) {
+    WeightLayout layout;
+    if (dtype == "F16") {
+        layout.kind = WeightKind::kF16;
+    } else if (dtype == "BF16") {
+        layout.kind = WeightKind::kBF16;
+    } else if (dtype != "F32") {
+        throw Error(ErrorKind::kUnsupported, "float weights are F32, F16 or BF16, not " + dtype);
+    }
+    return layout;
+}
+
+WeightLayout block_layout(int bits, int group, int offset, const std::string& scale_dtype, bool has_minimum,
+                          const std::optional<std::vector<int>>& table) {
+    WeightLayout layout;
+    layout.kind = WeightKind::kBlock;
+    require(scale_dtype == "f16" || scale_dtype == "f32", "scales are f16 or f32");
+    require(bits >= 0 && bits <= 8 && group >= 0 && group <= 32 && offset >= 0 && offset <= 255,
+            "bits, group or offset of a block layout is out of range");
+    layout.bits = static_cast<std::uint8_t>(bits);
+    layout.group = static_cast<std::uint8_t>(group);
+    layout.offset = static_cast<std::int16_t>(offset);
+    layout.half_scales = scale_dtype == "f16";
+    layout.has_minimum = has_minimum;
+    layout.has_table = table.has_value();
+    if (table) {
+        require(table->size() == 16, "a code table has 16 entries");
+        for (std::size_t i = 0; i < 16; ++i) {
+            require((*table)[i] >= 0 && (*table)[i] <= 255, "a code table holds 0..255");
+            layout.table[i] = static_cast<std::uint8_t>((*table)[i]);
+        }
+    }
+    check_layout(layout);
+    return layout;
+}
+
+void pack_codes(PackedWeight& weight, Width first_row, Array<const std::uint8_t, 2> codes,
+                Array<const float, 2> scales, const std::optional<Array<const float, 2>>& minimums,
+                ThreadPool& pool) {
+    const std::size_t rows = codes.shape(0), inputs = static_cast<std::size_t>(weight.inputs());
+    require(weight.layout().kind == WeightKind::kBlock, "codes cannot be packed into a float weight");
+    const std::size_t groups = inputs / weight.layout().group;
+    require(codes.shape(1) == inputs, "codes must be [rows, inputs]");
+    require(scales.shape(0) == rows && scales.shape(1) == groups, "scales must be [rows, inputs / group]");
+    require(!minimums || (minimums->shape(0) == rows && minimums->shape(1) == groups),
+            "minimums must be [rows, inputs / group]");
+    const float* minimum_data = minimums ? minimums->data() : nullptr;
+    nb::gil_scoped_release release;
+    weight.pack_codes(first_row, width_of(rows), codes.data(), scales.data(), minimum_data, pool);
+}
+
+void pack_floats(PackedWeight& weight, Width first_row, Array<const std::uint8_t, 2> bytes,
+                 ThreadPool& pool) {
+    const Width value = weight.layout().kind == WeightKind::kF32 ? 4 : 2;
+    require(width_of(bytes.shape(1)) == weight.inputs() * value,
+            "float rows must be [rows, bytes of inputs]");
+    nb::gil_scoped_release release;
+    weight.pack_floats(first_row, width_of(bytes.shape(0)), bytes.data(), pool);
+}
+
+void pack_gguf(PackedWeight& weight, Width first_row, const std::string& format,
+               Array<const std::uint8_t, 2> blocks, ThreadPool& pool) {
+    require(width_of(blocks.shape(1)) == gguf_row_bytes(format, weight.inputs()),
+            "GGUF rows must be [rows, bytes of a row of blocks]");
+    nb::gil_scoped_release release;
+    weight.pack_gguf(first_row, width_of(blocks.shape(0)), format, blocks.data(), pool);
+}
+
+Array<float, 2> unpack_rows(const PackedWeight& weight, Array<const std::int64_t, 1> rows) {
+    const std::size_t width = static_cast<std::size_t>(weight.inputs());
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        require(rows.data()[i] >= 0 && rows.data()[i] < weight.outputs(), "a row lies outside the weight");
+    float* values = new float[rows.size() * width];
+    Array<float, 2> result = owned_array<float, 2>(values, {rows.size(), width});
+    nb::gil_scoped_release release;
+    for (std::size_t i = 0; i < rows.size(); ++i) weight.unpack_row(rows.data()[i], values + i * width);
+    return result;
+}
+
+// blocks as bytes [rows, width / 32 * 44]
+Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa) {
+    require(x.shape(1) % kBlockInputs == 0, "activations are quantized in blocks of 32");
+    const std::size_t blocks = x.shape(1) / kBlockInputs, row_bytes = blocks * sizeof(ActivationBlock);
+    auto* bytes = new std::uint8_t[x.shape(0) * row_bytes];
+    Array<std::uint8_t, 2> result = owned_array<std::uint8_t, 2>(bytes, {x.shape(0), row_bytes});
+    kernels_for(isa).linear.quantize(x.data(), width_of(x.shape(1)), width_of(x.shape(1)),
+                                     reinterpret_cast<ActivationBlock*>(bytes), 0,
+                                     width_of(x.shape(0) * blocks));
+    return result;
+}
+
+// y = x w^T (+ bias) (+ y); quantizes x first when the weight is block-quantized.
+void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
+            const std::optional<Array<const float, 1>>& bias, bool add_to_outputs, ThreadPool& pool,
+            const std::string& isa) {
+    const Width rows = width_of(x.shape(0)), inputs = weight.inputs();
+    require(width_of(x.shape(1)) == inputs, "x must be [rows, inputs]");
+    require(width_of(y.shape(0)) == rows && width_of(y.shape(1)) == weight.outputs() && y.stride(1) == 1 &&
+                y.stride(0) >= weight.outputs(),
+            "y must be [rows, outputs] with its last axis contiguous");
+    require(!bias || width_of(bias->shape(0)) == weight.outputs(), "bias must be [outputs]");
+    const KernelTable& kernels = kernels_for(isa);
+    const bool quantized = weight.layout().kind == WeightKind::kBlock;
+    const Width row_blocks = quantized ? inputs / kBlockInputs : 0;
+    const auto blocks = std::make_unique<ActivationBlock[]>(static_cast<std::size_t>(rows * row_blocks));
+    const LinearCall call{
+        weight.view(), blocks.get(), x.data(), inputs, y.data(), y.stride(0), bias ? bias->data() : nullptr,
+        add_to_outputs};
+    nb::gil_scoped_release release;
+    pool.run([&](int thread_id) {
+        const Width threads = pool.num_threads(), total = rows * row_blocks;
+        if (quantized) {
+            kernels.linear.quantize(call.inputs, call.input_stride, inputs, blocks.get(),
+                                    total * thread_id / threads, total * (thread_id + 1) / threads);
+            pool.barrier();
+        }
+        kernels.linear.linear(call, linear_share(weight.num_panels(), rows, thread_id, pool.num_threads()));
+    });
+}
+
+void bind_weight(nb::module_& m) {
+    using namespace nb::literals;
+    nb::class_<WeightLayout>(m, "WeightLayout")
+        .def_static("floats", &float_layout, "dtype"_a)
+        .def_static("block", &block_layout, "bits"_a, "group"_a, "offset"_a, "scale_dtype"_a, "has_minimum"_a,
+                    "table"_a = nb::none())
+        .def_static("gguf", &gguf_layout, "format"_a);
+    nb::class_<PackedWeight>(m, "PackedWeight")
+        .def(nb::init<Width, Width, const WeightLayout&>(), "outputs"_a, "inputs"_a, "layout"_a)
+        .def_prop_ro("outputs", &PackedWeight::outputs)
+        .def_prop_ro("inputs", &PackedWeight::inputs)
+        .def_prop_ro("num_bytes", &PackedWeight::num_bytes)
+        .def("pack_codes", &pack_codes, "first_row"_a, "codes"_a.noconvert(), "scales"_a.noconvert(),
+             "minimums"_a.noconvert().none(), "pool"_a)
+        .def("pack_floats", &pack_floats, "first_row"_a, "rows"_a.noconvert(), "pool"_a)
+        .def("pack_gguf", &pack_gguf, "first_row"_a, "format"_a, "rows"_a.noconvert(), "pool"_a)
+        .def("unpack_rows", &unpack_rows, "rows"_a.noconvert());
+    m.def("reads_gguf", &reads_gguf, "format"_a);
+}
+
+}  // namespace
+
+void bind_linear(nb::module_& m) {
+    using namespace nb::literals;
+    bind_weight(m);
+    m.attr("ACTIVATION_BLOCK_BYTES") = sizeof(ActivationBlock);
+    m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "");
+    m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),
+          "add_to_outputs"_a, "pool"_a, "isa"_a = "");
+}
+
+}  // namespace pelton::bindings

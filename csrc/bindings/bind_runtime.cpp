@@ -1,0 +1,7 @@
+#include "bindings/bindings.h"
+
+namespace pelton::bindings {
+
+void bind_runtime(nb::module_&) {}
+
+}  // namespace pelton::bindings

@@ -1,0 +1,9 @@
+#include "bindings/bindings.h"
+
+NB_MODULE(_native, m) {
+    m.doc() = "pelton's native core: kernels per instruction set, a thread pool, and the runtime of plans.";
+    pelton::bindings::bind_errors();
+    pelton::bindings::bind_core(m);
+    pelton::bindings::bind_linear(m);
+    pelton::bindings::bind_runtime(m);
+}

@@ -1,0 +1,169 @@
+#include "core/packed_weight.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/errors.h"
+#include "core/gguf_blocks.h"
+#include "core/panel_block.h"
+
+namespace pelton {
+
+namespace {
+
+// Bytes of one panel, before rounding.
+std::int64_t raw_panel_bytes(const WeightLayout& layout, std::int64_t inputs) {
+    switch (layout.kind) {
+        case WeightKind::kBlock:
+            return inputs / kBlockInputs * panel_block_bytes(layout);
+        case WeightKind::kF32:
+            return inputs * kPanelOutputs * 4;
+        case WeightKind::kF16:
+            return inputs * kPanelOutputs * 2;
+        case WeightKind::kBF16:
+            return (inputs + 1) / 2 * kPanelOutputs * 4;
+    }
+    return 0;
+}
+
+std::int64_t value_bytes(WeightKind kind) { return kind == WeightKind::kF32 ? 4 : 2; }
+
+// Byte of input k, output lane within a float panel.
+std::int64_t float_place(WeightKind kind, std::int64_t k, std::int64_t lane) {
+    if (kind == WeightKind::kBF16) return (k / 2 * kPanelOutputs + lane) * 4 + k % 2 * 2;
+    return (k * kPanelOutputs + lane) * value_bytes(kind);
+}
+
+}  // namespace
+
+void check_layout(const WeightLayout& layout) {
+    if (layout.kind != WeightKind::kBlock) return;
+    require(layout.bits == 4 || layout.bits == 8, "block weights have 4 or 8 bits");
+    require(layout.group == 16 || layout.group == 32, "block weights have groups of 16 or 32 inputs");
+    require(!layout.has_table || layout.bits == 4, "only 4-bit codes index a table");
+    require(!layout.has_minimum || layout.offset == 0, "a block weight has an offset or minimums, not both");
+    require(layout.offset >= 0 && layout.offset <= 255, "the offset of a block weight lies in 0..255");
+}
+
+PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout) {
+    check_layout(layout);
+    const bool blocks = layout.kind == WeightKind::kBlock;
+    require(outputs > 0 && inputs > 0, "a weight has at least one output and one input");
+    require(!blocks || inputs % kBlockInputs == 0, "block weights need a multiple of 32 inputs");
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / 1024;
+    require(inputs <= kMost / (outputs + kPanelOutputs), "the weight is too large to address");
+    const std::int64_t panel_bytes = (raw_panel_bytes(layout, inputs) + 63) / 64 * 64;
+    const std::int64_t num_panels = (outputs + kPanelOutputs - 1) / kPanelOutputs;
+    memory_ = AlignedBuffer(static_cast<std::size_t>(panel_bytes * num_panels));
+    view_ = {memory_.data(), outputs, inputs, panel_bytes, blocks ? panel_block_bytes(layout) : 0, layout};
+}
+
+std::uint8_t* PackedWeight::block(std::int64_t row, std::int64_t index) noexcept {
+    return memory_.data() + row / kPanelOutputs * view_.panel_bytes + index * view_.block_bytes;
+}
+
+template <typename Work>
+void PackedWeight::for_rows(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool,
+                            const Work& work) {
+    require(first_row >= 0 && num_rows >= 0 && num_rows <= outputs() && first_row <= outputs() - num_rows,
+            "the rows to pack lie outside the weight");
+    const std::int64_t end = first_row + num_rows;
+    const std::int64_t panel_begin = first_row / kPanelOutputs;
+    const std::int64_t panels = (end + kPanelOutputs - 1) / kPanelOutputs - panel_begin;
+    pool.run([&](int thread_id) {
+        const std::int64_t threads = pool.num_threads();
+        const std::int64_t begin_panel = panel_begin + panels * thread_id / threads;
+        const std::int64_t end_panel = panel_begin + panels * (thread_id + 1) / threads;
+        const std::int64_t stop = std::min(end, end_panel * kPanelOutputs);
+        for (std::int64_t row = std::max(first_row, begin_panel * kPanelOutputs); row < stop; ++row)
+            work(row, row - first_row);
+    });
+}
+
+void PackedWeight::pack_codes(std::int64_t first_row, std::int64_t num_rows, const std::uint8_t* codes,
+                              const float* scales, const float* minimums, ThreadPool& pool) {
+    const WeightLayout& layout = view_.layout;
+    require(layout.kind == WeightKind::kBlock, "codes cannot be packed into a float weight");
+    require((minimums != nullptr) == layout.has_minimum,
+            "minimums must be given exactly when the layout has them");
+    const std::int64_t blocks = inputs() / kBlockInputs, sets = scale_sets(layout);
+    for_rows(first_row, num_rows, pool, [&](std::int64_t row, std::int64_t source) {
+        BlockValues values{};
+        for (std::int64_t i = 0; i < blocks; ++i) {
+            const std::int64_t at = source * blocks + i;
+            std::memcpy(values.codes, codes + at * kBlockInputs, kBlockInputs);
+            for (std::int64_t s = 0; s < sets; ++s) {
+                values.scales[s] = scales[at * sets + s];
+                if (minimums != nullptr) values.minimums[s] = minimums[at * sets + s];
+            }
+            put_block(block(row, i), static_cast<int>(row % kPanelOutputs), layout, values);
+        }
+    });
+}
+
+void PackedWeight::pack_floats(std::int64_t first_row, std::int64_t num_rows, const std::uint8_t* values,
+                               ThreadPool& pool) {
+    const WeightKind kind = view_.layout.kind;
+    require(kind != WeightKind::kBlock, "floats cannot be packed into a block weight");
+    const std::int64_t bytes = value_bytes(kind), width = inputs();
+    for_rows(first_row, num_rows, pool, [&](std::int64_t row, std::int64_t source) {
+        std::uint8_t* panel = memory_.data() + row / kPanelOutputs * view_.panel_bytes;
+        const std::uint8_t* from = values + source * width * bytes;
+        for (std::int64_t k = 0; k < width; ++k)
+            std::memcpy(panel + float_place(kind, k, row % kPanelOutputs), from + k * bytes,
+                        static_cast<std::size_t>(bytes));
+    });
+}
+
+void PackedWeight::pack_gguf(std::int64_t first_row, std::int64_t num_rows, const std::string& format,
+                             const std::uint8_t* blocks, ThreadPool& pool) {
+    const GgufBlockReader& reader = gguf_block_reader(format);
+    require(same_layout(reader.layout, view_.layout), "the weight's layout is not that of the GGUF format");
+    const std::int64_t row_bytes = gguf_row_bytes(format, inputs()),
+                       parts = reader.block_inputs / kBlockInputs;
+    const std::int64_t num_blocks = inputs() / reader.block_inputs;
+    for_rows(first_row, num_rows, pool, [&](std::int64_t row, std::int64_t source) {
+        const std::uint8_t* from = blocks + source * row_bytes;
+        BlockValues values{};
+        for (std::int64_t i = 0; i < num_blocks; ++i, from += reader.block_bytes) {
+            for (std::int64_t part = 0; part < parts; ++part) {
+                reader.read(from, static_cast<int>(part), values);
+                put_block(block(row, i * parts + part), static_cast<int>(row % kPanelOutputs), view_.layout,
+                          values);
+            }
+        }
+    });
+}
+
+void PackedWeight::unpack_row(std::int64_t row, float* values) const {
+    require(row >= 0 && row < outputs(), "the row lies outside the weight");
+    const WeightLayout& layout = view_.layout;
+    if (layout.kind != WeightKind::kBlock) return unpack_float_row(row, values);
+    const std::uint8_t* panel = view_.data + row / kPanelOutputs * view_.panel_bytes;
+    BlockValues part;
+    for (std::int64_t i = 0; i < inputs() / kBlockInputs; ++i) {
+        get_block(panel + i * view_.block_bytes, static_cast<int>(row % kPanelOutputs), layout, part);
+        for (int k = 0; k < kBlockInputs; ++k) {
+            const float scaled =
+                part.scales[k / layout.group] * static_cast<float>(part.codes[k] - layout.offset);
+            *values++ = layout.has_minimum ? scaled + part.minimums[k / layout.group] : scaled;
+        }
+    }
+}
+
+void PackedWeight::unpack_float_row(std::int64_t row, float* values) const {
+    const WeightKind kind = view_.layout.kind;
+    const std::uint8_t* panel = view_.data + row / kPanelOutputs * view_.panel_bytes;
+    for (std::int64_t k = 0; k < inputs(); ++k) {
+        const std::uint8_t* place = panel + float_place(kind, k, row % kPanelOutputs);
+        std::uint16_t half;
+        std::memcpy(&half, place, 2);
+        if (kind == WeightKind::kF32) {
+            std::memcpy(values + k, place, 4);
+        } else {
+            values[k] = kind == WeightKind::kF16 ? widen_f16(half) : widen_bf16(half);
+        }
+    }
+}
+
+}  // namespace pelton

@@ -1,0 +1,80 @@
+// A fixed team of threads that runs one function at a time, with barriers inside the function.
+//
+// The intended use is one `run` for a whole stretch of work and a `barrier` between its steps: a barrier
+// costs under 2 microseconds while all threads are awake, a `run` wakes sleepers. Waiting spins for about 100
+// microseconds and then sleeps; with more threads than processors it sleeps at once.
+//
+// fork(): a child process has none of the workers; `run` in it throws. Create the pool in the child instead.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace pelton {
+
+class ThreadPool {
+  public:
+    using Function = void (*)(void* context, int thread_id);
+
+    // `num_threads` (1..1024) counts the caller of `run`; one thread starts no worker.
+    explicit ThreadPool(int num_threads);
+    ~ThreadPool();
+    ThreadPool(const ThreadPool&) = delete;
+    ThreadPool& operator=(const ThreadPool&) = delete;
+
+    int num_threads() const noexcept { return num_threads_; }
+
+    // Calls function(context, id) for id 0..num_threads-1, id 0 on the caller, and returns when all have.
+    // Calls from several threads take turns; a call from inside `function` throws. The first exception of any
+    // thread is rethrown here; the others are released from their barriers and leave early.
+    void run(Function function, void* context);
+
+    // run([&](int thread_id) { ... })
+    template <typename Callable>
+    void run(Callable&& callable) {
+        using Plain = std::remove_reference_t<Callable>;
+        run([](void* context, int thread_id) { (*static_cast<Plain*>(context))(thread_id); }, &callable);
+    }
+
+    // Inside `run` only, by every thread of the team: returns when all have arrived, and what each wrote
+    // before is visible to all after. When another thread threw, it throws to leave the function.
+    void barrier();
+
+  private:
+    struct Abandoned {};  // unwinds a thread whose team-mate threw; never leaves `run`
+
+    void work(int thread_id);
+    void stop() noexcept;
+    void call(Function function, void* context, int thread_id) noexcept;
+    void wait_for_change(std::atomic<std::uint32_t>& word, std::uint32_t old) noexcept;
+    void publish(std::atomic<std::uint32_t>& word) noexcept;
+    bool is_member(std::thread::id id) const noexcept;
+
+    // Words that different threads write lie on different cache lines.
+    alignas(64) std::atomic<std::uint32_t> arrived_{0};
+    alignas(64) std::atomic<std::uint32_t> generation_{0};  // barriers passed
+    alignas(64) std::atomic<std::uint32_t> job_{0};         // jobs started
+    alignas(64) std::atomic<std::uint32_t> running_{0};     // workers still in the job
+    alignas(64) std::atomic<std::uint32_t> finished_{0};    // jobs finished by all workers
+    alignas(64) std::atomic<std::uint32_t> sleepers_{0};
+    std::atomic<bool> failed_{false};
+    std::atomic<bool> stopping_{false};
+    std::atomic<std::thread::id> caller_{};
+
+    const int num_threads_;
+    const long process_id_;
+    bool spin_;
+    Function function_ = nullptr;
+    void* context_ = nullptr;
+    std::exception_ptr first_error_;
+    std::mutex error_mutex_;
+    std::mutex run_mutex_;
+    std::vector<std::thread> workers_;
+};
+
+}  // namespace pelton

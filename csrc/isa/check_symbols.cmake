@@ -1,0 +1,16 @@
+# Fails when an object of an instruction-set level defines a weak (shared, inline) symbol outside the
+# level's own namespace: cmake -DNM=nm -DLEVEL=avx512 -DOBJECTS=a.o,b.o -P check_symbols.cmake
+string(REPLACE "," ";" OBJECTS "${OBJECTS}")
+foreach(object IN LISTS OBJECTS)
+  execute_process(COMMAND ${NM} --defined-only -C ${object} OUTPUT_VARIABLE symbols RESULT_VARIABLE failed)
+  if(failed)
+    message(FATAL_ERROR "cannot list the symbols of ${object}")
+  endif()
+  string(REPLACE ";" "," symbols "${symbols}")
+  string(REPLACE "\n" ";" symbols "${symbols}")
+  foreach(line IN LISTS symbols)
+    if(line MATCHES "^[0-9a-fA-F]* [WVu] " AND NOT line MATCHES "pelton::${LEVEL}::")
+      message(FATAL_ERROR "${object} shares inline code across instruction sets: ${line}")
+    endif()
+  endforeach()
+endforeach()

@@ -1,0 +1,58 @@
+// Sixteen float lanes for every instruction-set level; one kernel source, compiled once per level.
+//
+// A kernel file includes this header, opens `namespace pelton::PELTON_ISA`, and is compiled with that level's
+// flags. Nothing inline may be shared between levels (see check_symbols.cmake), so kernels avoid <algorithm>,
+// <vector> and friends and use only what is here and plain C headers.
+//
+// Numbers agree bit for bit within a level, not between levels: `fma` is fused only where the hardware is.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#define PELTON_INLINE inline __attribute__((always_inline))
+#define PELTON_UNROLL _Pragma("GCC unroll 16")
+
+#if defined(PELTON_ISA_avx512)
+#    include "isa/simd_avx512.h"
+#elif defined(PELTON_ISA_avx2)
+#    include "isa/simd_avx2.h"
+#else
+#    include "isa/simd_generic.h"
+#endif
+
+namespace pelton::PELTON_ISA {
+
+PELTON_INLINE f32x16 operator-(f32x16 a) { return set1(0.0f) - a; }
+PELTON_INLINE f32x16& operator+=(f32x16& a, f32x16 b) { return a = a + b; }
+
+// Lanes of `a` where the mask is set, of `b` elsewhere: select(less(x, y), a, b).
+// max/min return their second operand when either is NaN, on every level: put a NaN that must survive second.
+
+// 2^n for integer-valued n in -126..127.
+PELTON_INLINE f32x16 power_of_two(i32x16 n) { return as_f32(shift_left<23>(n + set1_i32(127))); }
+
+// e^x. At most 1.2 units in the last place from the true value with fma, 1.6 without
+// (tests/native/test_cpu.py); results below the smallest normal float are 0, so exp(-inf) = 0; exp(inf) =
+// inf; NaN stays NaN.
+PELTON_INLINE f32x16 exp(f32x16 x) {
+    constexpr float kLowest = -87.33654f, kHighest = 88.73f;
+    const f32x16 clamped = min(set1(kHighest), max(set1(kLowest), x));
+    const f32x16 n = round_even(clamped * set1(1.44269504f));
+    // ln 2 in two parts; the first has 10 bits, so n * it is exact even without fma.
+    f32x16 r = fma(n, set1(-0.693359375f), clamped);
+    r = fma(n, set1(2.12194440e-4f), r);
+    // Minimax fit of (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2.
+    f32x16 p = set1(0.001381454f);
+    p = fma(p, r, set1(0.008368745f));
+    p = fma(p, r, set1(0.04166839f));
+    p = fma(p, r, set1(0.16666521f));
+    p = fma(p, r, set1(0.49999994f));
+    p = fma(p, r * r, r) + set1(1.0f);
+    // Two factors, because 2^128 alone would overflow before the largest results do.
+    const i32x16 whole = to_i32(n), half = shift_right<1>(whole);
+    const f32x16 result = p * power_of_two(half) * power_of_two(whole - half);
+    return select(less(x, set1(kLowest)), set1(0.0f), result);
+}
+
+}  // namespace pelton::PELTON_ISA

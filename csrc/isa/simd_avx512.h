@@ -1,0 +1,154 @@
+// Sixteen lanes on AVX-512 (F, BW, DQ, VL, VNNI). Included by simd.h only.
+#pragma once
+
+#include <immintrin.h>
+
+namespace pelton::PELTON_ISA {
+
+struct f32x16 {
+    __m512 v;
+};
+struct i32x16 {
+    __m512i v;
+};
+struct u8x64 {
+    __m512i v;
+};
+struct mask16 {
+    __mmask16 v;
+};
+
+// float32
+PELTON_INLINE f32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
+PELTON_INLINE f32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+PELTON_INLINE void store(float* p, f32x16 a) { _mm512_storeu_ps(p, a.v); }
+PELTON_INLINE mask16 first_lanes(int count) { return {static_cast<__mmask16>((1u << count) - 1u)}; }
+PELTON_INLINE f32x16 load_first(const float* p, int count) {
+    return {_mm512_maskz_loadu_ps(first_lanes(count).v, p)};
+}
+PELTON_INLINE void store_first(float* p, int count, f32x16 a) {
+    _mm512_mask_storeu_ps(p, first_lanes(count).v, a.v);
+}
+PELTON_INLINE f32x16 operator+(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+PELTON_INLINE f32x16 operator-(f32x16 a, f32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+PELTON_INLINE f32x16 operator*(f32x16 a, f32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+PELTON_INLINE f32x16 operator/(f32x16 a, f32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+PELTON_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+PELTON_INLINE f32x16 max(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+PELTON_INLINE f32x16 min(f32x16 a, f32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+PELTON_INLINE f32x16 sqrt(f32x16 a) { return {_mm512_sqrt_ps(a.v)}; }
+PELTON_INLINE f32x16 round_even(f32x16 a) {
+    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+PELTON_INLINE mask16 less(f32x16 a, f32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+PELTON_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
+
+// int32 and bit casts
+PELTON_INLINE i32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
+PELTON_INLINE i32x16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+PELTON_INLINE void store_i32(int32_t* p, i32x16 a) { _mm512_storeu_si512(p, a.v); }
+PELTON_INLINE i32x16 operator+(i32x16 a, i32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+PELTON_INLINE i32x16 operator-(i32x16 a, i32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+PELTON_INLINE i32x16 operator&(i32x16 a, i32x16 b) { return {_mm512_and_si512(a.v, b.v)}; }
+PELTON_INLINE i32x16 max(i32x16 a, i32x16 b) { return {_mm512_max_epi32(a.v, b.v)}; }
+template <int kBits>
+PELTON_INLINE i32x16 shift_left(i32x16 a) {
+    return {_mm512_slli_epi32(a.v, kBits)};
+}
+template <int kBits>  // arithmetic
+PELTON_INLINE i32x16 shift_right(i32x16 a) {
+    return {_mm512_srai_epi32(a.v, kBits)};
+}
+PELTON_INLINE i32x16 as_i32(f32x16 a) { return {_mm512_castps_si512(a.v)}; }
+PELTON_INLINE f32x16 as_f32(i32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
+PELTON_INLINE i32x16 to_i32(f32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
+PELTON_INLINE f32x16 to_f32(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+PELTON_INLINE void store_i8(int8_t* p, i32x16 a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
+
+// float16 and bfloat16
+PELTON_INLINE f32x16 load_f16(const uint16_t* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+PELTON_INLINE void store_f16(uint16_t* p, f32x16 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+PELTON_INLINE f32x16 load_bf16(const uint16_t* p) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+// By integers: the hardware conversion flushes denormals, other levels would not.
+PELTON_INLINE void store_bf16(uint16_t* p, f32x16 a) {
+    const __m512i bits = _mm512_castps_si512(a.v), one = _mm512_set1_epi32(1);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+    __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+    rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+}
+// Sixteen dwords of two bfloat16 each: the low halves, the high halves.
+PELTON_INLINE f32x16 bf16_low(i32x16 pairs) { return as_f32(shift_left<16>(pairs)); }
+PELTON_INLINE f32x16 bf16_high(i32x16 pairs) { return as_f32(pairs & set1_i32(-65536)); }
+
+// Reductions in one fixed tree: lane i with i + 8, then + 4, + 2, + 1.
+PELTON_INLINE float reduce_add(f32x16 a) {
+    const __m256 high = _mm512_extractf32x8_ps(a.v, 1);
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), high);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+PELTON_INLINE float reduce_max(f32x16 a) {
+    const __m256 high = _mm512_extractf32x8_ps(a.v, 1);
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a.v), high);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+PELTON_INLINE int32_t reduce_add(i32x16 a) {
+    const __m256i high = _mm512_extracti32x8_epi32(a.v, 1);
+    const __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(a.v), high);
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+PELTON_INLINE int32_t reduce_max(i32x16 a) {
+    const __m256i high = _mm512_extracti32x8_epi32(a.v, 1);
+    const __m256i eight = _mm256_max_epi32(_mm512_castsi512_si256(a.v), high);
+    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+// Integer dot products: byte 4 * lane + b of `codes` (unsigned) times q[b] (signed), b = 0..3.
+PELTON_INLINE u8x64 load_u8x64(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+PELTON_INLINE u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+PELTON_INLINE u8x64 high_nibbles(u8x64 a) {
+    return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
+}
+PELTON_INLINE u8x64 load_table(const uint8_t* p) {
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+PELTON_INLINE u8x64 lookup(u8x64 table, u8x64 index) { return {_mm512_shuffle_epi8(table.v, index.v)}; }
+
+PELTON_INLINE __m512i broadcast_dword(const void* p) {
+    int32_t dword;
+    memcpy(&dword, p, 4);
+    return _mm512_set1_epi32(dword);
+}
+template <bool kNarrow>  // narrow: every code is at most 15 and at most 8 steps are summed
+struct DotSum {
+    __m512i v;
+    static PELTON_INLINE DotSum zero() { return {_mm512_setzero_si512()}; }
+    PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
+        v = _mm512_dpbusd_epi32(v, codes.v, broadcast_dword(q));
+    }
+    PELTON_INLINE i32x16 total() const { return {v}; }
+};
+// acc + low half of each lane of `weights` * pair[0] + high half * pair[1], all int16.
+PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t* pair) {
+    return {_mm512_dpwssd_epi32(acc.v, weights.v, broadcast_dword(pair))};
+}
+
+}  // namespace pelton::PELTON_ISA

@@ -1,0 +1,299 @@
+#include "kernels/attention.h"
+
+#include "isa/simd.h"
+#include "kernels/elementwise_math.h"
+
+namespace pelton::PELTON_ISA {
+
+namespace {
+
+#if defined(PELTON_ISA_avx512)
+constexpr int kTileQueries = 6, kTileVectors = 4;  // 24 sums, 4 loads and a broadcast of 32 registers
+#else
+constexpr int kTileQueries = 3, kTileVectors = 2;  // vectors of 16 are two registers of 16
+#endif
+
+struct HalfKv {
+    using Type = uint16_t;
+    static PELTON_INLINE f32x16 load16(const Type* p) { return load_f16(p); }
+};
+struct FloatKv {
+    using Type = float;
+    static PELTON_INLINE f32x16 load16(const Type* p) { return load(p); }
+};
+
+// Blocks of a chunk that some query of the tile sees, as places in the chunk.
+struct BlockRange {
+    int64_t begin, end;
+};
+
+BlockRange seen_blocks(const AttentionTile& tile, int64_t chunk) {
+    const int64_t first = chunk * kChunkPositions, last = first + kChunkPositions;
+    int64_t begin = last, end = first;
+    for (int64_t q = 0; q < tile.num_queries; ++q) {
+        if (tile.begins[q] >= last || tile.ends[q] <= first) continue;
+        begin = tile.begins[q] < begin ? tile.begins[q] : begin;
+        end = tile.ends[q] > end ? tile.ends[q] : end;
+    }
+    begin = begin < first ? first : begin;
+    end = end > last ? last : end;
+    if (begin >= end) return {0, 0};
+    return {(begin - first) / kKvBlock, (end - first + kKvBlock - 1) / kKvBlock};
+}
+
+// Raw products of kQueries queries with the 32 positions of kBlocks blocks.
+template <class Kv, int kQueries, int kBlocks>
+void score_tile(const float* queries, int64_t dim, const void* const* keys, float* scores) {
+    f32x16 acc[kBlocks][kQueries][2];
+    PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) PELTON_UNROLL for (int q = 0; q < kQueries; ++q)
+        acc[b][q][0] = acc[b][q][1] = set1(0.0f);
+    for (int64_t d = 0; d < dim; ++d) {
+        PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) {
+            const auto* key = static_cast<const typename Kv::Type*>(keys[b]) + d * kKvBlock;
+            const f32x16 low = Kv::load16(key), high = Kv::load16(key + 16);
+            PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+                const f32x16 value = set1(queries[q * dim + d]);
+                acc[b][q][0] = fma(low, value, acc[b][q][0]);
+                acc[b][q][1] = fma(high, value, acc[b][q][1]);
+            }
+        }
+    }
+    PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+        store(scores + q * kChunkPositions + b * kKvBlock, acc[b][q][0]);
+        store(scores + q * kChunkPositions + b * kKvBlock + 16, acc[b][q][1]);
+    }
+}
+
+// Few queries take several blocks at once, so that enough independent sums hide the latency of fma.
+template <class Kv, int kQueries>
+void score_blocks(const AttentionTile& tile, int64_t query, const void* const* keys, BlockRange blocks,
+                  float* scores) {
+    constexpr int kTogether = kQueries >= 3 ? 1 : kQueries == 2 ? 2 : kTileQueries >= 6 ? 4 : 2;
+    const float* queries = tile.queries + query * tile.head_dim;
+    float* out = scores + query * kChunkPositions;
+    int64_t b = blocks.begin;
+    for (; b + kTogether <= blocks.end; b += kTogether)
+        score_tile<Kv, kQueries, kTogether>(queries, tile.head_dim, keys + b, out + b * kKvBlock);
+    for (; b < blocks.end; ++b) score_tile<Kv, kQueries, 1>(queries, tile.head_dim, keys + b, out + b * kKvBlock);
+}
+
+// Sums p * value of kQueries queries for kVectors * 16 neighbouring elements.
+template <class Kv, int kQueries, int kVectors>
+void weigh_tile(const float* p, const void* const* values, BlockRange blocks, int64_t dim, int64_t element,
+                float* outputs) {
+    f32x16 acc[kQueries][kVectors];
+    PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
+        acc[q][v] = set1(0.0f);
+    for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+        const auto* value = static_cast<const typename Kv::Type*>(values[b]) + element;
+        for (int64_t n = b * kKvBlock; n < (b + 1) * kKvBlock; ++n, value += dim) {
+            f32x16 loaded[kVectors];
+            PELTON_UNROLL for (int v = 0; v < kVectors; ++v) loaded[v] = Kv::load16(value + 16 * v);
+            PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+                const f32x16 weight = set1(p[q * kChunkPositions + n]);
+                PELTON_UNROLL for (int v = 0; v < kVectors; ++v) acc[q][v] = fma(weight, loaded[v], acc[q][v]);
+            }
+        }
+    }
+    // Adding 0 turns -0 into 0, so that it makes no difference whether unseen positions were added.
+    PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
+        store(outputs + q * (kStateHeader + dim) + element + 16 * v, acc[q][v] + set1(0.0f));
+}
+
+// The last elements of a head whose size is not a multiple of 16.
+template <class Kv>
+void weigh_rest(const float* p, const void* const* values, BlockRange blocks, int64_t dim, int64_t element,
+                float* output) {
+    f32x16 acc = set1(0.0f);
+    const int count = static_cast<int>(dim - element);
+    for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+        for (int64_t n = 0; n < kKvBlock; ++n) {
+            typename Kv::Type padded[16] = {};
+            memcpy(padded, static_cast<const typename Kv::Type*>(values[b]) + n * dim + element,
+                   static_cast<size_t>(count) * sizeof padded[0]);
+            acc = fma(set1(p[b * kKvBlock + n]), Kv::load16(padded), acc);
+        }
+    }
+    store_first(output + element, count, acc + set1(0.0f));
+}
+
+template <class Kv, int kQueries>
+void weigh_values(const AttentionTile& tile, int64_t query, const void* const* values, BlockRange blocks,
+                  const float* scores, float* states) {
+    const int64_t dim = tile.head_dim;
+    const float* p = scores + query * kChunkPositions;
+    float* outputs = states + query * (kStateHeader + dim) + kStateHeader;
+    int64_t d = 0;
+    for (; d + 16 * kTileVectors <= dim; d += 16 * kTileVectors)
+        weigh_tile<Kv, kQueries, kTileVectors>(p, values, blocks, dim, d, outputs);
+    for (; d + 16 <= dim; d += 16) weigh_tile<Kv, kQueries, 1>(p, values, blocks, dim, d, outputs);
+    if (d == dim) return;
+    for (int q = 0; q < kQueries; ++q)
+        weigh_rest<Kv>(p + q * kChunkPositions, values, blocks, dim, d, outputs + q * (kStateHeader + dim));
+}
+
+// Calls f.template operator()<n>(first) for groups of n queries that cover all of them.
+template <class Function>
+PELTON_INLINE void for_query_groups(int64_t count, Function f) {
+    int64_t q = 0;
+    for (; count - q >= kTileQueries; q += kTileQueries) f.template operator()<kTileQueries>(q);
+    if constexpr (kTileQueries > 3) {
+        if (count - q >= 3) {
+            f.template operator()<3>(q);
+            q += 3;
+        }
+    }
+    if (count - q == 2) f.template operator()<2>(q);
+    if (count - q == 1) f.template operator()<1>(q);
+}
+
+template <class Kv>
+void score(const AttentionTile& tile, int64_t chunk, BlockRange blocks, float* scores) {
+    const void* const* keys = tile.keys + chunk * kChunkBlocks;
+    for_query_groups(tile.num_queries, [&]<int kQueries>(int64_t q) {
+        score_blocks<Kv, kQueries>(tile, q, keys, blocks, scores);
+    });
+}
+
+PELTON_INLINE mask16 visible(const AttentionTile& tile, int64_t query, f32x16 lanes, int64_t position) {
+    const float offset = static_cast<float>(position);  // exact up to 2^24 positions
+    const mask16 before_end = less(lanes, set1(static_cast<float>(tile.ends[query]) - offset));
+    const f32x16 inside = select(before_end, lanes, set1(-1e30f));
+    return less(set1(static_cast<float>(tile.begins[query]) - offset - 0.5f), inside);
+}
+
+PELTON_INLINE f32x16 lane_numbers() {
+    static const float kNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(kNumbers);
+}
+
+// Scales, caps and masks the scores of a query; returns their maximum.
+float mask_scores(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks, float* scores) {
+    const f32x16 lanes = lane_numbers(), nothing = set1(-__builtin_inff());
+    f32x16 largest = nothing;
+    for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += 16) {
+        f32x16 s = load(scores + i) * set1(tile.scale);
+        if (tile.cap != 0.0f) s = set1(tile.cap) * tanh(s / set1(tile.cap));
+        s = select(visible(tile, query, lanes, chunk * kChunkPositions + i), s, nothing);
+        largest = max(largest, s);
+        store(scores + i, s);
+    }
+    return reduce_max(largest);
+}
+
+// Turns masked scores into p = exp(score - m) and returns their sum.
+float exponentials(BlockRange blocks, float largest, float* scores) {
+    f32x16 sum = set1(0.0f);
+    for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += 16) {
+        const f32x16 p = exp(load(scores + i) - set1(largest));
+        sum += p;
+        store(scores + i, p);
+    }
+    return reduce_add(sum);
+}
+
+PELTON_INLINE float exp_of(float x) {
+    float lanes[16];
+    store(lanes, exp(set1(x)));
+    return lanes[0];
+}
+
+void score_any(const AttentionTile& tile, int64_t chunk, BlockRange blocks, float* scores) {
+    tile.half ? score<HalfKv>(tile, chunk, blocks, scores) : score<FloatKv>(tile, chunk, blocks, scores);
+}
+
+template <class Kv>
+void weigh(const AttentionTile& tile, int64_t chunk, BlockRange blocks, const float* scores, float* states) {
+    const void* const* values = tile.values + chunk * kChunkBlocks;
+    for_query_groups(tile.num_queries, [&]<int kQueries>(int64_t q) {
+        weigh_values<Kv, kQueries>(tile, q, values, blocks, scores, states);
+    });
+}
+
+template <class Type>
+PELTON_INLINE void scatter_key(const Type* key, int64_t count, Type* place) {
+    for (int64_t i = 0; i < count; ++i) place[i * kKvBlock] = key[i];
+}
+
+// A NaN becomes the lower limit: max and min return their second operand then.
+PELTON_INLINE f32x16 bounded(f32x16 x, float limit) { return min(max(x, set1(-limit)), set1(limit)); }
+
+}  // namespace
+
+void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, float* states) {
+    const BlockRange blocks = seen_blocks(tile, chunk);
+    const int64_t stride = kStateHeader + tile.head_dim;
+    score_any(tile, chunk, blocks, scores);
+    for (int64_t q = 0; q < tile.num_queries; ++q) {
+        float* row = scores + q * kChunkPositions;
+        const float largest = mask_scores(tile, q, chunk, blocks, row);
+        const bool unseen = !(largest > -__builtin_inff());
+        if (unseen && largest == largest)  // keeps -inf - -inf, a NaN, out of what others see as zeros
+            memset(row + blocks.begin * kKvBlock, 0, static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock) * 4);
+        states[q * stride] = largest;
+        states[q * stride + 1] = unseen ? 0.0f : exponentials(blocks, largest, row);
+    }
+    tile.half ? weigh<HalfKv>(tile, chunk, blocks, scores, states)
+              : weigh<FloatKv>(tile, chunk, blocks, scores, states);
+}
+
+void merge_states(float* state, const float* later, int64_t head_dim) {
+    if (later[1] == 0.0f) return;
+    const int64_t size = kStateHeader + head_dim;
+    if (state[1] == 0.0f) {
+        memcpy(state, later, static_cast<size_t>(size) * sizeof(float));
+        return;
+    }
+    const float largest = state[0] > later[0] ? state[0] : later[0];
+    const float mine = exp_of(state[0] - largest), theirs = exp_of(later[0] - largest);
+    state[0] = largest;
+    state[1] = state[1] * mine + later[1] * theirs;
+    for (int64_t i = kStateHeader; i < size; i += 16) {
+        const int left = size - i < 16 ? static_cast<int>(size - i) : 16;
+        const f32x16 sum = load_first(state + i, left) * set1(mine);
+        store_first(state + i, left, fma(load_first(later + i, left), set1(theirs), sum));
+    }
+}
+
+void finish_state(const float* state, float* output, int64_t head_dim) {
+    const f32x16 inverse = set1(1.0f / state[1]);
+    for (int64_t i = 0; i < head_dim; i += 16) {
+        const int left = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
+        store_first(output + i, left, load_first(state + kStateHeader + i, left) * inverse);
+    }
+}
+
+void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, const float* states, float* mass) {
+    const BlockRange blocks = seen_blocks(tile, chunk);
+    score_any(tile, chunk, blocks, scores);
+    for (int64_t q = 0; q < tile.num_queries; ++q) {
+        float* row = scores + q * kChunkPositions;
+        const float* state = states + q * (kStateHeader + tile.head_dim);
+        mask_scores(tile, q, chunk, blocks, row);
+        exponentials(blocks, state[0], row);
+        for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; ++i) mass[i] += row[i] / state[1];
+    }
+}
+
+void store_kv(const float* key, const float* value, int64_t head_dim, bool half, void* key_place,
+              void* value_place) {
+    const float limit = half ? 65504.0f : 3.4028234e38f;
+    for (int64_t i = 0; i < head_dim; i += 16) {
+        const int count = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
+        const f32x16 k = bounded(load_first(key + i, count), limit), v = bounded(load_first(value + i, count), limit);
+        if (half) {
+            uint16_t lanes[16];
+            store_f16(lanes, k);
+            scatter_key(lanes, count, static_cast<uint16_t*>(key_place) + i * kKvBlock);
+            store_f16(lanes, v);
+            memcpy(static_cast<uint16_t*>(value_place) + i, lanes, static_cast<size_t>(count) * 2);
+        } else {
+            float lanes[16];
+            store(lanes, k);
+            scatter_key(lanes, count, static_cast<float*>(key_place) + i * kKvBlock);
+            store_first(static_cast<float*>(value_place) + i, count, v);
+        }
+    }
+}
+
+}  // namespace pelton::PELTON_ISA

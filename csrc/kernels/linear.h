@@ -1,0 +1,90 @@
+// Matrix products with packed weights: y[t, n] = sum over k of w[n, k] * x[t, k], plus bias, plus the old y.
+//
+// A weight is cut into panels of 16 outputs by all inputs, each panel one contiguous stream. Vector lanes
+// hold outputs, never parts of a sum, and inputs are added in rising order, so a row's result is the same
+// bits whatever the number of rows, the tile or the split over threads.
+//
+// Block-quantized panel, per 32 inputs: code vectors, then 16 scales, then 16 minimums (two sets of each for
+// groups of 16 inputs). Vector j of 8-bit codes holds for each output the inputs 4j..4j+3; a vector of 4-bit
+// codes holds step j in its low nibbles and step j + 4 in its high ones. Float panels hold 16 outputs per
+// input; bfloat16 ones 16 pairs of two neighbouring inputs (as the bfloat16 dot-product instruction wants
+// them).
+//
+// Plain data only: this header is read by code of every instruction-set level.
+#pragma once
+
+#include <stdint.h>
+
+namespace pelton {
+
+constexpr int kPanelOutputs = 16;
+constexpr int kBlockInputs = 32;
+
+enum class WeightKind : uint8_t { kBlock, kF32, kF16, kBF16 };
+
+// How a weight is held. For kBlock: value = scale * (code - offset) + minimum.
+struct WeightLayout {
+    WeightKind kind = WeightKind::kF32;
+    uint8_t bits = 0;          // 4 or 8
+    uint8_t group = 0;         // inputs that share a scale: 16 or 32
+    bool half_scales = false;  // scales (and minimums) are float16, else float32
+    bool has_minimum = false;  // then offset is 0
+    bool has_table = false;    // 4-bit indices into `table`
+    int16_t offset = 0;
+    uint8_t table[16] = {};
+};
+
+struct WeightView {
+    const uint8_t* data;  // [panels][panel_bytes], 64-byte aligned
+    int64_t outputs, inputs;
+    int64_t panel_bytes;
+    int64_t block_bytes;  // of 32 inputs of a panel; kBlock only
+    WeightLayout layout;
+};
+
+// 32 inputs of one row: x = scale * codes, to within scale / 2. A NaN or infinity makes scale NaN and codes
+// 0.
+struct ActivationBlock {
+    int8_t codes[kBlockInputs];  // -127..127
+    float scale;                 // largest magnitude / 127
+    float scaled_sum;            // scale * sum of codes
+    int16_t half_sums[2];        // sums of codes 0..15 and 16..31
+};
+static_assert(sizeof(ActivationBlock) == 44, "rows of blocks are addressed by this size");
+
+struct LinearCall {
+    WeightView weight;
+    const ActivationBlock* blocks;  // [rows, inputs / 32] for kBlock weights
+    const float* inputs;            // [rows, input_stride] for float weights
+    int64_t input_stride;
+    float* outputs;  // [rows, output_stride]
+    int64_t output_stride;
+    const float* bias;    // [outputs] or null
+    bool add_to_outputs;  // outputs += result instead of outputs = result
+};
+
+// What one thread computes: a rectangle of panels by rows.
+struct LinearRange {
+    int64_t panel_begin, panel_end, row_begin, row_end;
+};
+
+struct LinearKernels {
+    void (*linear)(const LinearCall& call, const LinearRange& range);
+    // Blocks begin..end of the flattened [rows, width / 32]; x is [rows, stride], width a multiple of 32.
+    void (*quantize)(const float* x, int64_t stride, int64_t width, ActivationBlock* blocks, int64_t begin,
+                     int64_t end);
+};
+
+#if defined(PELTON_ISA)
+namespace PELTON_ISA {
+void linear(const LinearCall& call, const LinearRange& range);
+void linear_u4(const LinearCall& call, const LinearRange& range);
+void linear_u4_table(const LinearCall& call, const LinearRange& range);
+void linear_u8(const LinearCall& call, const LinearRange& range);
+void linear_float(const LinearCall& call, const LinearRange& range);
+void quantize(const float* x, int64_t stride, int64_t width, ActivationBlock* blocks, int64_t begin,
+              int64_t end);
+}  // namespace PELTON_ISA
+#endif
+
+}  // namespace pelton

@@ -1,0 +1,19 @@
+// The end of every linear kernel: bias, the old outputs, the store of a panel that may be cut off.
+#pragma once
+
+#include "isa/simd.h"
+#include "kernels/linear.h"
+
+namespace pelton::PELTON_ISA {
+
+PELTON_INLINE void finish_row(const LinearCall& call, int64_t panel, int64_t row, f32x16 acc) {
+    const int64_t column = panel * kPanelOutputs, left = call.weight.outputs - column;
+    const int count = left < kPanelOutputs ? static_cast<int>(left) : kPanelOutputs;
+    float* y = call.outputs + row * call.output_stride + column;
+    if (call.bias != nullptr) acc = acc + load_first(call.bias + column, count);
+    if (call.add_to_outputs) acc = load_first(y, count) + acc;
+    if (count == kPanelOutputs) return store(y, acc);
+    store_first(y, count, acc);
+}
+
+}  // namespace pelton::PELTON_ISA

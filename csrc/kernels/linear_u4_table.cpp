@@ -1,0 +1,9 @@
+#include "kernels/linear_block.h"
+
+namespace pelton::PELTON_ISA {
+
+void linear_u4_table(const LinearCall& call, const LinearRange& range) {
+    block_dispatch<4, true>(call, range);
+}
+
+}  // namespace pelton::PELTON_ISA

@@ -1,0 +1,32 @@
+// Every kernel of one instruction-set level. A kernel family adds its struct of function pointers here and
+// its row in table.cpp; nothing else has to know.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/experts.h"
+#include "kernels/linear.h"
+#include "kernels/norm.h"
+#include "kernels/probe.h"
+#include "kernels/rope.h"
+
+namespace pelton {
+
+struct KernelTable {
+    const char* level;  // "generic", "avx2", "avx512"
+    LinearKernels linear;
+    ProbeKernels probe;
+    NormKernels norm;
+    ElementwiseKernels elementwise;
+    RopeKernels rope;
+    ExpertKernels experts;
+    AttentionKernels attention;
+};
+
+#if defined(PELTON_ISA)
+namespace PELTON_ISA {
+const KernelTable& kernels();
+}
+#endif
+
+}  // namespace pelton

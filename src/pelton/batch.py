@@ -1,0 +1,59 @@
+"""Spans -> Batch: the flat arrays one forward pass runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from .types import I32, Batch, Span
+
+_NO_SETS: Mapping[str, I32] = MappingProxyType({})
+
+
+def make_batch(spans: Sequence[Span], row_sets: Mapping[str, I32] = _NO_SETS) -> Batch:
+    """Lay the spans out one after another; cost is per span, not per row."""
+    lengths = [len(span.tokens) for span in spans]
+    span_start = np.zeros(len(spans) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=span_start[1:])
+    most_blocks = max(len(span.table) for span in spans)
+    tables = np.full((len(spans), most_blocks), -1, dtype=np.int32)
+    positions, slots, parents, outputs = [], [], [], []
+    for index, span in enumerate(spans):
+        first, rows = int(span_start[index]), lengths[index]
+        tables[index, : len(span.table)] = span.table
+        slot = np.arange(span.context, span.context + rows, dtype=np.int32)
+        slots.append(slot)
+        positions.append(slot if span.parents is None else _tree_positions(span))
+        parents.append(_batch_parents(span, first))
+        outputs.append(span.outputs + np.int32(first))
+    return Batch(
+        tokens=np.concatenate([span.tokens for span in spans]),
+        positions=np.concatenate(positions),
+        slots=np.concatenate(slots),
+        parents=np.concatenate(parents),
+        span_start=span_start,
+        context=np.array([span.context for span in spans], dtype=np.int32),
+        is_tree=np.array([span.is_tree for span in spans], dtype=np.int32),
+        tables=tables,
+        outputs=np.concatenate(outputs),
+        row_sets=row_sets,
+    )
+
+
+def _batch_parents(span: Span, first: int) -> I32:
+    if span.parents is not None:
+        return np.where(span.parents < 0, -1, span.parents + first).astype(np.int32)
+    chain = np.arange(first - 1, first - 1 + len(span.tokens), dtype=np.int32)
+    chain[0] = -1
+    return chain
+
+
+def _tree_positions(span: Span) -> I32:
+    """Position of a tree row: context plus its depth."""
+    assert span.parents is not None
+    depth = np.zeros(len(span.parents), dtype=np.int32)
+    for row, parent in enumerate(span.parents):
+        depth[row] = 0 if parent < 0 else depth[parent] + 1
+    return (depth + span.context).astype(np.int32)

@@ -1,0 +1,108 @@
+"""Rows of logits -> chosen tokens, one independent row at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from .logprobs import TokenLogprobs, not_finite, token_logprobs
+from .philox import uniform
+from .processor import REFUSED, Logits
+from .request import DecodeRequest
+from .softmax import candidates, softmax_weights
+
+DRAW_BLOCK = 256
+"""Candidates summed together when drawing; part of the definition of what a random number draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A chosen token, with the log probabilities that were asked for."""
+
+    token: int
+    logprobs: TokenLogprobs | None = None
+
+
+Outcome = Decoded | RequestError
+"""What became of a row: an error is a value, so one bad row leaves the others alone."""
+
+
+class Sampler:
+    """Chooses each row's next token: the most likely, or one drawn by the row's own random number."""
+
+    def sample(self, logits: NDArray[np.float32], requests: Sequence[DecodeRequest]) -> list[Outcome]:
+        """Row r of `logits` [R, V] is the next token of `requests[r]`; neither is changed."""
+        assert logits.shape[:-1] == (len(requests),)
+        if all(request.is_plain for request in requests):
+            return _most_likely(logits)
+        return [self.sample_row(row, request) for row, request in zip(logits, requests, strict=True)]
+
+    def sample_row(self, logits: Logits, request: DecodeRequest) -> Outcome:
+        """The next token of one request from its row [V]."""
+        try:
+            token = _choose(logits, request)
+            if request.logprobs is None:
+                return Decoded(token)
+            return Decoded(token, token_logprobs(logits, token, request.logprobs))
+        except RequestError as error:
+            return error
+
+
+def _most_likely(logits: NDArray[np.float32]) -> list[Outcome]:
+    if len(logits) == 1:
+        return [_checked(int(logits[0].argmax()), logits[0])]
+    tokens = logits.argmax(axis=1)
+    return [_checked(token, row) for token, row in zip(tokens.tolist(), logits, strict=True)]
+
+
+def _checked(token: int, row: Logits) -> Outcome:
+    # argmax stops at the first NaN, so looking at the winner tells NaN and all -infinity
+    return Decoded(token) if row[token] > REFUSED else not_finite()
+
+
+def _choose(logits: Logits, request: DecodeRequest) -> int:
+    if not logits.max() > REFUSED:
+        raise not_finite()
+    if request.processors:
+        logits = logits.copy()
+        for processor in request.processors:
+            processor.apply(logits, request.history)
+        if not logits.max() > REFUSED:
+            raise RequestError("the request's masks and penalties leave no token to choose from")
+    if request.greedy:
+        return int(logits.argmax())
+    return draw(logits, uniform(request.seed, request.history.position, request.stream))
+
+
+def draw(logits: Logits, random: float) -> int:
+    """The token at `random` in [0, 1) of the cumulative distribution of `logits` [V] by token id.
+
+    Inverse transform sampling: one number decides, so equal logits and numbers give equal tokens.
+    A token of probability zero is never drawn.
+    """
+    ids = candidates(logits)
+    values = logits if ids is None else logits[ids]
+    place = _place_at(softmax_weights(values, float(values.max())), random)
+    return place if ids is None else int(ids[place])
+
+
+def _place_at(weights: NDArray[np.float64], random: float) -> int:
+    """Sums blocks first, then looks inside one: a running sum over 49,152 entries took 140 us, this 15."""
+    block_end = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), DRAW_BLOCK)))
+    target = random * float(block_end[-1])
+    block = _first_above(block_end, target)
+    before = float(block_end[block - 1]) if block else 0.0
+    start = block * DRAW_BLOCK
+    return start + _first_above(np.cumsum(weights[start : start + DRAW_BLOCK]), target - before)
+
+
+def _first_above(cumulative: NDArray[np.float64], target: float) -> int:
+    place = int(np.searchsorted(cumulative, target, side="right"))
+    if place < len(cumulative):
+        return place
+    # rounding took the target to the total: the last entry that adds anything
+    return int(np.searchsorted(cumulative, cumulative[-1], side="left"))

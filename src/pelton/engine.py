@@ -1,0 +1,267 @@
+"""The loop: schedule -> batch -> run -> decode -> commit. One loop, no phases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import make_batch
+from .config import SamplingParams
+from .decode.accept import CoupledVerifier, Verifier
+from .decode.finish import Finish, FinishRules
+from .decode.logprobs import TokenLogprobs, prompt_logprobs
+from .decode.processor import RequestTokens
+from .decode.request import DecodeRequest
+from .decode.sampler import Decoded, Outcome, Sampler
+from .errors import OutOfBlocksError, PeltonError
+from .exec.protocol import Executor
+from .kv import BlockPool, BlockTable, KVArena
+from .sched.budget import Planned, Scheduler, TokenBudgetScheduler
+from .sched.sequence import Sequence
+from .spec.draft import Drafter
+from .types import I32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One generated token of a sequence, or its end. Every sequence ends with exactly one event whose
+    `finish` or `error` is set; it carries the last token unless `token` is None."""
+
+    sequence: int
+    token: int | None
+    logprobs: TokenLogprobs | None = None
+    finish: Finish | None = None
+    error: PeltonError | None = None
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+
+    @property
+    def is_last(self) -> bool:
+        return self.finish is not None or self.error is not None
+
+
+@dataclass
+class EngineStats:
+    """Running totals: seconds of whole steps and of the executor within them, and what they did."""
+
+    steps: int = 0
+    step_seconds: float = 0.0
+    executor_seconds: float = 0.0
+    rows: int = 0
+    generated: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def python_share(self) -> float:
+        """Share of step time spent outside the executor."""
+        return 1.0 - self.executor_seconds / self.step_seconds if self.step_seconds else 0.0
+
+
+@dataclass
+class Engine:
+    """Runs sequences to their end. Not thread-safe: one thread calls add, abort and step."""
+
+    executor: Executor
+    kv: KVArena
+    context_length: int
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 512
+    drafter: Drafter | None = None
+    verifier: Verifier = field(default_factory=lambda: CoupledVerifier(Sampler()))
+    stats: EngineStats = field(default_factory=EngineStats)
+
+    def __post_init__(self) -> None:
+        self.pool = BlockPool(self.kv.num_blocks)
+        self.scheduler: Scheduler = TokenBudgetScheduler(
+            self.pool, self.max_num_seqs, self.max_num_batched_tokens
+        )
+        self._sampler = Sampler()
+        self._sequences: dict[int, Sequence] = {}
+        self._next_id = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    def add(self, prompt: I32, params: SamplingParams, tokens: RequestTokens, seed: int) -> list[int]:
+        """Queue a request; the ids of its `params.n` sequences. Raises RequestError if it cannot run."""
+        vocab = self.executor.plan.vocab_size
+        params.validate_for(vocab, self.context_length, len(prompt))
+        rules = FinishRules.from_params(params, tokens, self.context_length, len(prompt))
+        prompt_list = prompt.tolist()
+        group = [
+            self._make(prompt, prompt_list, params, tokens, rules, seed, stream) for stream in range(params.n)
+        ]
+        group[0].followers = group[1:]
+        self.scheduler.add(group[0])
+        return [sequence.id for sequence in group]
+
+    def _make(
+        self,
+        prompt: I32,
+        prompt_list: list[int],
+        params: SamplingParams,
+        tokens: RequestTokens,
+        rules: FinishRules,
+        seed: int,
+        stream: int,
+    ) -> Sequence:
+        decode = DecodeRequest.from_params(params, tokens, prompt_list, seed, stream)
+        table = BlockTable(self.pool, self.kv.copy_block)
+        wanted = params.prompt_logprobs if stream == 0 else None
+        sequence = Sequence(self._next_id, prompt, decode, rules, table, prompt_logprobs=wanted)
+        self._sequences[sequence.id] = sequence
+        self._next_id += 1
+        return sequence
+
+    def abort(self, sequence_id: int) -> None:
+        """Drop a sequence without an event; unknown or finished ids are ignored."""
+        sequence = self._sequences.pop(sequence_id, None)
+        if sequence is None:
+            return
+        live = [s for s in sequence.followers if s.id in self._sequences]
+        if live:  # its siblings still need the prompt: the first takes over
+            heir, heir.followers = live[0], live[1:]
+            self.scheduler.add(heir)
+        self.scheduler.remove(sequence)
+
+    def step(self) -> list[TokenEvent]:
+        """Run one forward pass for whoever is next and commit what it decided."""
+        start = perf_counter()
+        self._draft()
+        schedule = self.scheduler.schedule()
+        events = [self._refuse(sequence) for sequence in schedule.refused]
+        if schedule.planned:
+            batch = make_batch([p.sequence.span(p.count) for p in schedule.planned])
+            began = perf_counter()
+            forward = self.executor.begin(batch, self.kv)
+            forward.advance()
+            logits = forward.logits()
+            self.stats.executor_seconds += perf_counter() - began
+            self.stats.rows += batch.num_rows
+            events += self._commit(schedule.planned, logits)
+        self.stats.steps += 1
+        self.stats.step_seconds += perf_counter() - start
+        return events
+
+    def check(self) -> None:
+        """Assert that KV blocks and references agree; for tests and idle moments."""
+        self.pool.check([sequence.table for sequence in self._sequences.values()])
+
+    def _draft(self) -> None:
+        if self.drafter is None:
+            return
+        for sequence in self.scheduler.running:
+            # The last token needs no draft, and a draft must not outgrow the context.
+            most = sequence.rules.max_tokens - sequence.num_outputs - 1
+            if sequence.is_decoding and most > 0:
+                sequence.draft = self.drafter.propose(sequence.tokens, min(most, 64))
+
+    def _refuse(self, sequence: Sequence) -> TokenEvent:
+        error = OutOfBlocksError(
+            f"{sequence.num_tokens} tokens do not fit the {self.pool.num_blocks} KV blocks;"
+            " raise kv_memory or shorten the request"
+        )
+        return self._end(sequence, TokenEvent(sequence.id, None, error=error))
+
+    def _end(self, sequence: Sequence, event: TokenEvent) -> TokenEvent:
+        self.abort(sequence.id)
+        return event
+
+    def _commit(self, planned: list[Planned], logits: NDArray[np.float32]) -> list[TokenEvent]:
+        """Logits [R, V], in the order of the planned rows -> events; sequences move on."""
+        plain = [p for p in planned if not self._is_special(p) and self._completes(p)]
+        if len(plain) == len(planned) == len(logits):  # the common case: one row each
+            outcomes = self._sampler.sample(logits, [p.sequence.decode for p in planned])
+            events = []
+            for item, row, outcome in zip(planned, logits, outcomes, strict=True):
+                item.sequence.computed += item.count
+                events += self._forks(item.sequence, row) + self._take(item.sequence, [outcome])
+            return events
+        events, row_at = [], 0
+        for item in planned:
+            num_rows = self._num_rows(item)
+            events += self._commit_one(item, logits[row_at : row_at + num_rows])
+            row_at += num_rows
+        return events
+
+    def _is_special(self, item: Planned) -> bool:
+        sequence = item.sequence
+        return sequence.draft is not None or (
+            sequence.prompt_logprobs is not None and sequence.num_outputs == 0
+        )
+
+    def _completes(self, item: Planned) -> bool:
+        return item.sequence.computed + item.count >= item.sequence.num_tokens
+
+    def _num_rows(self, item: Planned) -> int:
+        return item.count if self._is_special(item) else int(self._completes(item))
+
+    def _commit_one(self, item: Planned, logits: NDArray[np.float32]) -> list[TokenEvent]:
+        sequence = item.sequence
+        if sequence.draft is not None:
+            return self._commit_draft(sequence, logits)
+        completes = self._completes(item)
+        events = []
+        if self._is_special(item):
+            events.append(self._prompt_event(sequence, item.count, logits))
+        sequence.computed += item.count
+        if completes:
+            events += self._forks(sequence, logits[-1])
+            events += self._take(sequence, [self._sampler.sample_row(logits[-1], sequence.decode)])
+        return events
+
+    def _prompt_event(self, sequence: Sequence, count: int, logits: NDArray[np.float32]) -> TokenEvent:
+        assert sequence.prompt_logprobs is not None
+        first = max(sequence.computed, sequence.prompt_scored)  # a preempted prompt runs again
+        targets = sequence.tokens[first + 1 : sequence.computed + 1 + count]
+        logits = logits[first - sequence.computed :][: len(targets)]
+        rows = prompt_logprobs(logits, targets.tolist(), sequence.prompt_logprobs)
+        sequence.prompt_scored = first + len(targets)
+        return TokenEvent(sequence.id, None, prompt_logprobs=tuple(rows))
+
+    def _commit_draft(self, sequence: Sequence, logits: NDArray[np.float32]) -> list[TokenEvent]:
+        draft = sequence.draft
+        assert draft is not None
+        span = sequence.span(sequence.missing)
+        parents = None if span.parents is None else span.parents.tolist()
+        accepted = self.verifier.verify(logits, span.tokens.tolist(), parents, sequence.decode)
+        first = sequence.computed + 1
+        self.kv.move_slots(sequence.table.array, [sequence.computed + row for row in accepted.path], first)
+        sequence.draft = None
+        sequence.computed = first + len(accepted.path)
+        sequence.table.shrink(sequence.computed)
+        self.stats.drafted += len(draft.tokens)
+        self.stats.accepted += len(accepted.path)
+        return self._take(sequence, accepted.outcomes)
+
+    def _forks(self, sequence: Sequence, row: NDArray[np.float32]) -> list[TokenEvent]:
+        """Siblings of a request start here: they share the prompt's KV and sample from the same row."""
+        followers, sequence.followers = sequence.followers, []
+        events = []
+        for waiting in followers:
+            if waiting.id in self._sequences:
+                twin = sequence.fork(waiting.id, waiting.decode)
+                self._sequences[twin.id] = twin
+                self.scheduler.adopt(twin)
+                events += self._take(twin, [self._sampler.sample_row(row, twin.decode)])
+        return events
+
+    def _take(self, sequence: Sequence, outcomes: Seq[Outcome]) -> list[TokenEvent]:
+        """Append decided tokens until the sequence ends."""
+        events: list[TokenEvent] = []
+        for outcome in outcomes:
+            if not isinstance(outcome, Decoded):
+                return [*events, self._end(sequence, TokenEvent(sequence.id, None, error=outcome))]
+            sequence.append(outcome.token)
+            self.stats.generated += 1
+            finish = sequence.rules.check(outcome.token, sequence.num_outputs)
+            events.append(TokenEvent(sequence.id, outcome.token, outcome.logprobs, finish))
+            if finish is not None:
+                self.abort(sequence.id)
+                break
+        return events

@@ -1,0 +1,52 @@
+"""What every executor offers: begin a forward pass over a batch, advance it step by step, read results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kv import KVArena
+from ..plan import Plan
+from ..types import Batch
+
+F32 = NDArray[np.float32]
+
+
+class Forward(Protocol):
+    """One pass of a plan over one batch. Stops and resumes at any step: a stretch is a segment."""
+
+    def advance(self, end: int | None = None) -> None:
+        """Run the steps up to (not including) `end` of the plan given to the executor; None: all."""
+
+    def read(self, value: int) -> F32:
+        """A copy of a value that is live at the current step, float32 [rows, width]."""
+
+    def write(self, value: int, array: F32) -> None:
+        """Replace a value that is live at the current step."""
+
+    def logits(self) -> F32:
+        """float32 [R, V] after the last step; valid until the next forward pass begins."""
+
+    @property
+    def taps(self) -> Mapping[str, F32]:
+        """What the plan's taps copied out so far."""
+
+
+class Executor(Protocol):
+    """Runs one plan. One forward pass at a time: beginning another ends the one before."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan whose step numbers and value ids `Forward` takes."""
+
+    @property
+    def weight_bytes(self) -> Mapping[str, int]:
+        """Bytes that each weight occupies as kept by this executor."""
+
+    def begin(self, batch: Batch, kv: KVArena) -> Forward: ...
+
+    def close(self) -> None:
+        """Stop threads and free memory; further use is an error."""

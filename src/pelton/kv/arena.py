@@ -1,0 +1,89 @@
+"""The memory that keys and values live in: fixed-size blocks of 32 positions, shared by all sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, MemoryBudgetError
+from ..plan import KVShape
+from ..types import BLOCK_SIZE, I32, Batch
+
+F32 = NDArray[np.float32]
+KV_DTYPES = ("float16", "float32")
+_LARGEST_HALF = np.float32(65504)
+
+
+@dataclass(frozen=True)
+class KVLayout:
+    """What one block holds: keys [L, K, D, 32] (lanes over positions) and values [L, K, 32, D]."""
+
+    shape: KVShape
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in KV_DTYPES:
+            raise ConfigError(f"must be one of {', '.join(KV_DTYPES)}", field="kv_dtype", value=self.dtype)
+
+    @property
+    def block_bytes(self) -> int:
+        return self.shape.elements_per_token * BLOCK_SIZE * np.dtype(self.dtype).itemsize
+
+
+class KVArena:
+    """Two arrays over all blocks. Starts zeroed; a reused block holds stale but finite numbers.
+
+    keys [B, L, K, D, 32], values [B, L, K, 32, D]. Pages are touched only when first written, so
+    an arena larger than what is used costs address space, not memory.
+    """
+
+    def __init__(self, layout: KVLayout, num_blocks: int) -> None:
+        if num_blocks < 1:
+            raise MemoryBudgetError(
+                f"not even one KV block of {layout.block_bytes} bytes fits", field="kv_memory"
+            )
+        shape = layout.shape
+        self.layout = layout
+        self.num_blocks = num_blocks
+        head = (num_blocks, shape.layers, shape.kv_heads)
+        try:
+            self.keys: NDArray[np.generic] = np.zeros((*head, shape.head_dim, BLOCK_SIZE), layout.dtype)
+            self.values: NDArray[np.generic] = np.zeros((*head, BLOCK_SIZE, shape.head_dim), layout.dtype)
+        except MemoryError as error:
+            total = num_blocks * layout.block_bytes
+            raise MemoryBudgetError(f"cannot allocate {total} bytes for KV", field="kv_memory") from error
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy all layers of one block: what copy-on-write does."""
+        self.keys[target] = self.keys[source]
+        self.values[target] = self.values[source]
+
+    def move_slots(self, table: I32, sources: Sequence[int], first: int) -> None:
+        """Move a draft tree's accepted rows, slots `sources` (ascending), to first, first + 1, ..."""
+        for target, source in enumerate(sources, start=first):
+            if target != source:
+                (to, at), (origin, where) = divmod(target, BLOCK_SIZE), divmod(source, BLOCK_SIZE)
+                self.keys[table[to], ..., at] = self.keys[table[origin], ..., where]
+                self.values[table[to], ..., at, :] = self.values[table[origin], ..., where, :]
+
+    def write(self, layer: int, batch: Batch, rows: I32, keys: F32, values: F32) -> None:
+        """Store keys, values [rows, K, D] of the given batch rows in their sequences' slots."""
+        span = np.searchsorted(batch.span_start, rows, side="right") - 1
+        slots = batch.slots[rows]
+        block, offset = batch.tables[span, slots // BLOCK_SIZE], slots % BLOCK_SIZE
+        self.keys[block, layer, :, :, offset] = self._stored(keys)
+        self.values[block, layer, :, offset, :] = self._stored(values)
+
+    def read(self, layer: int, batch: Batch, span: int, slots: I32) -> tuple[F32, F32]:
+        """Keys and values float32 [slots, K, D] of a span's sequence."""
+        block, offset = batch.tables[span, slots // BLOCK_SIZE], slots % BLOCK_SIZE
+        keys = self.keys[block, layer, :, :, offset].astype(np.float32)
+        return keys, self.values[block, layer, :, offset, :].astype(np.float32)
+
+    def _stored(self, x: F32) -> NDArray[np.generic]:
+        if self.layout.dtype == "float16":
+            x = np.where(np.isfinite(x), np.clip(x, -_LARGEST_HALF, _LARGEST_HALF), x).astype(np.float32)
+        return x.astype(self.layout.dtype)

@@ -1,0 +1,190 @@
+"""LLM: text in, text out, on the engine of this process. Named as vLLM's, so a script ports by its import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from difflib import get_close_matches
+from types import TracebackType
+
+from .config import SamplingParams
+from .engine import Engine
+from .errors import ConfigError, RequestError
+from .loading import LoadedEngine, load_engine
+from .outputs import RequestOutput, StreamOutput
+from .request import RequestState
+from .requests import Message, Prompt, Requests
+from .settings import EngineSettings
+from .spec.draft import Drafter
+from .text import Tokenizer
+from .weights.catalogue import DEFAULT_MODEL
+from .weights.store import ModelStore, Progress, default_store
+
+_ALIASES = {"max_model_len": "context_length", "kv_cache_dtype": "kv_dtype"}
+
+
+def settings_from(options: Mapping[str, object]) -> EngineSettings:
+    """EngineSettings from keyword options; ConfigError names one that does not exist."""
+    known = {field.name for field in fields(EngineSettings)}
+    chosen: dict[str, object] = {}
+    for name, value in options.items():
+        target = _ALIASES.get(name, name)
+        if target not in known:
+            near = get_close_matches(name, [*known, *_ALIASES], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"is not a setting of the engine{hint}", field=name, value=value)
+        chosen[target] = value
+    return EngineSettings(**chosen)  # type: ignore[arg-type]  # each field is checked when made
+
+
+class LLM:
+    """A model loaded in this process.
+
+    `model`: a catalogue name, `pypi:`, `hf:` or `synthetic:` reference, or a path. Further keywords are
+    EngineSettings' fields (max_model_len means context_length). Raises PeltonError's subclasses.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        store: ModelStore | None = None,
+        progress: Progress | None = None,
+        drafter: Drafter | None = None,
+        **options: object,
+    ) -> None:
+        self.settings = settings_from(options)
+        self.loaded: LoadedEngine = load_engine(
+            model, self.settings, store or default_store(), progress, drafter
+        )
+        self.requests = Requests(self.loaded, self.settings.seed)
+
+    @property
+    def engine(self) -> Engine:
+        return self.loaded.engine
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self.loaded.tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, with the model's own beginning mark if it uses one."""
+        return self.requests.encode(text)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
+    ) -> list[RequestOutput]:
+        """Complete each prompt (a text, or token ids); outputs in the order of the prompts.
+
+        All prompts run in one continuous batch. Raises RequestError before anything runs if one of
+        them cannot be served; a request that fails later ends with finish_reason "error".
+        """
+        batch = _as_prompts(prompts)
+        params = _as_params(sampling_params, len(batch))
+        return self._run(batch, params, use_tqdm)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
+    ) -> list[RequestOutput]:
+        """Answer one conversation, or several, through the model's chat template."""
+        chats = _as_chats(messages)
+        prompts = [self.requests.render(chat) for chat in chats]
+        return self._run(prompts, _as_params(sampling_params, len(prompts)), use_tqdm)
+
+    def stream(
+        self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None
+    ) -> Iterator[StreamOutput]:
+        """Pieces of the answer to a prompt, or to a conversation (a list of messages), as they come.
+
+        Closing the iterator early ends the request.
+        """
+        state = self.requests.add(self._rendered(prompt), sampling_params or SamplingParams())
+        try:
+            while not state.finished:
+                for delta in self.requests.step():
+                    if delta.request is state:
+                        yield delta.output
+        finally:
+            self.requests.abort(state)
+
+    def close(self) -> None:
+        """Stop the executor's threads and free the model; the LLM cannot be used afterwards."""
+        self.engine.executor.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _rendered(self, prompt: Prompt | Sequence[Message]) -> Prompt:
+        if isinstance(prompt, str | Mapping):
+            return prompt
+        if prompt and isinstance(prompt[0], Mapping):
+            return self.requests.render([message for message in prompt if isinstance(message, Mapping)])
+        return [token for token in prompt if isinstance(token, int)]
+
+    def _run(
+        self, prompts: Sequence[Prompt], params: Sequence[SamplingParams], use_tqdm: bool
+    ) -> list[RequestOutput]:
+        states: list[RequestState] = []
+        try:
+            for prompt, chosen in zip(prompts, params, strict=True):
+                states.append(self.requests.add(prompt, chosen))
+            with _progress_bar(len(states), use_tqdm) as advance:
+                while self.engine.has_work:
+                    deltas = self.requests.step()
+                    advance(sum(d.output.finished and d.request.finished for d in deltas))
+        finally:
+            for state in states:
+                self.requests.abort(state)
+        return [state.snapshot() for state in states]
+
+
+def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or many -> a list; a list of whole numbers is one prompt of token ids."""
+    if isinstance(prompts, str | Mapping):
+        return [prompts]
+    if prompts and isinstance(prompts[0], int):
+        return [[token for token in prompts if isinstance(token, int)]]
+    return [prompt for prompt in prompts if not isinstance(prompt, int)]
+
+
+def _as_chats(messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
+    if not messages:
+        raise RequestError("holds no message", field="messages")
+    if isinstance(messages[0], Mapping):
+        return [[message for message in messages if isinstance(message, Mapping)]]
+    return [chat for chat in messages if not isinstance(chat, Mapping)]
+
+
+def _as_params(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count:
+        raise RequestError(f"{len(params)} given for {count} prompts", field="sampling_params")
+    return list(params)
+
+
+@contextmanager
+def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    if not shown:
+        yield lambda finished: None
+        return
+    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("Processed prompts", total=total)
+        yield lambda finished: bar.advance(task, finished)

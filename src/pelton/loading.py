@@ -1,0 +1,89 @@
+"""From a model's name to an engine that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .engine import Engine
+from .errors import ConfigError, MemoryBudgetError
+from .exec.protocol import Executor
+from .exec.reference import ReferenceExecutor
+from .kv import KVArena, KVLayout, blocks_for
+from .models.load import LoadedModel, load_model
+from .plan import Plan
+from .quant.tensor import Tensor
+from .settings import EngineSettings
+from .spec.draft import Drafter
+from .text import ChatTemplate, Tokenizer, tokenizer_of
+from .types import BLOCK_SIZE
+from .weights.store import ModelStore, Progress, ResolvedModel
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """A model ready to run. tokenizer is None for synthetic models, template where the model has none."""
+
+    resolved: ResolvedModel
+    model: LoadedModel
+    tokenizer: Tokenizer | None
+    template: ChatTemplate | None
+    engine: Engine
+
+
+def load_engine(
+    reference: str,
+    settings: EngineSettings,
+    store: ModelStore,
+    progress: Progress | None = None,
+    drafter: Drafter | None = None,
+) -> LoadedEngine:
+    """Resolve, download if need be, map, pack, and set up KV memory.
+
+    Raises StoreError, ModelFileError, TokenizerError, TemplateError, ConfigError, MemoryBudgetError.
+    """
+    resolved = store.resolve(reference, progress)
+    model = load_model(resolved.path, resolved.kind, settings.context_length)
+    tokenizer, template = tokenizer_of(model.source)
+    context, arena = allocate_kv(model.plan, model.shape.context_length, settings)
+    executor = make_executor(settings, model.plan, model.weights)
+    engine = Engine(
+        executor,
+        arena,
+        context,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        drafter=drafter,
+    )
+    return LoadedEngine(resolved, model, tokenizer, template, engine)
+
+
+def make_executor(settings: EngineSettings, plan: Plan, weights: Mapping[str, Tensor]) -> Executor:
+    """The executor the settings name; the native module loads only when it is wanted."""
+    if settings.executor == "reference":
+        return ReferenceExecutor(plan, weights)
+    from .exec.native import NativeExecutor
+
+    return NativeExecutor(plan, weights, threads=settings.num_threads, isa=settings.isa)
+
+
+def allocate_kv(plan: Plan, trained: int, settings: EngineSettings) -> tuple[int, KVArena]:
+    """The context length in force and an arena for it. A context that was asked for is never cut."""
+    asked = settings.context_length
+    if asked is not None and asked > trained:
+        raise ConfigError(
+            f"the model was trained for {trained} positions", field="context_length", value=asked
+        )
+    layout = KVLayout(plan.kv, settings.kv_dtype)
+    wanted = settings.max_num_seqs * blocks_for(asked or trained) * layout.block_bytes
+    num_blocks = settings.kv_budget(wanted) // layout.block_bytes
+    context = asked or min(trained, num_blocks * BLOCK_SIZE)
+    if blocks_for(context) > num_blocks:
+        needed = blocks_for(context) * layout.block_bytes
+        raise MemoryBudgetError(
+            f"a context of {context} needs {needed} bytes of KV, the budget is"
+            f" {num_blocks * layout.block_bytes}; lower context_length or raise kv_memory",
+            field="kv_memory",
+            value=settings.kv_memory,
+        )
+    return context, KVArena(layout, num_blocks)

@@ -1,0 +1,123 @@
+"""One sequence on its way: tokens, how many of them are computed, where its KV lies."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..decode.finish import FinishRules
+from ..decode.request import DecodeRequest
+from ..kv import BlockTable
+from ..spec.draft import Draft
+from ..types import I32, Span
+
+MOST_SCORED_ROWS = 64
+"""Prompt rows with logits in one step: 64 x 256,000 float32 logits are 65 MB."""
+
+
+class Sequence:
+    """`computed` catches up with `num_tokens` (+ draft); whatever is missing is the next span.
+
+    Interval owners: [0, num_prompt) the user's tokens, [num_prompt, num_tokens) generated ones;
+    KV slots [0, computed) hold valid keys, slots beyond are free to overwrite.
+    """
+
+    def __init__(
+        self,
+        sequence_id: int,
+        prompt: I32,
+        decode: DecodeRequest,
+        rules: FinishRules,
+        table: BlockTable,
+        *,
+        prompt_logprobs: int | None = None,
+    ) -> None:
+        self.id = sequence_id
+        self.decode = decode
+        self.rules = rules
+        self.table = table
+        self.prompt_logprobs = prompt_logprobs
+        self.num_prompt = len(prompt)
+        self.num_tokens = len(prompt)
+        self.computed = 0
+        self.prompt_scored = 0  # prompt positions whose log probabilities went out already
+        self.draft: Draft | None = None
+        self.followers: list[Sequence] = []  # siblings of one request that fork from this one's prompt
+        self._tokens = np.zeros(len(prompt) + rules.max_tokens, dtype=np.int32)
+        self._tokens[: len(prompt)] = prompt
+
+    @property
+    def tokens(self) -> I32:
+        """Prompt and output, a view [num_tokens]."""
+        return self._tokens[: self.num_tokens]
+
+    @property
+    def num_outputs(self) -> int:
+        return self.num_tokens - self.num_prompt
+
+    @property
+    def missing(self) -> int:
+        """Tokens to run, the draft included."""
+        return self.num_tokens - self.computed + (len(self.draft.tokens) if self.draft else 0)
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that one step may run: fewer where each row leaves a row of logits behind."""
+        return MOST_SCORED_ROWS if self.prompt_logprobs is not None else self.missing
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether one token (and perhaps a draft) is all that is missing."""
+        return self.num_tokens - self.computed == 1
+
+    def append(self, token: int) -> None:
+        self._tokens[self.num_tokens] = token
+        self.num_tokens += 1
+        self.decode.history.push(token)
+
+    def span(self, count: int) -> Span:
+        """The next `count` rows; the last asks for logits if it completes the sequence."""
+        if self.draft is not None:
+            return self._draft_span(self.draft)
+        end = self.computed + count
+        if self._wants_prompt_rows(end):
+            outputs = np.arange(count, dtype=np.int32)
+        elif end == self.num_tokens:
+            outputs = np.array([count - 1], dtype=np.int32)
+        else:
+            outputs = np.zeros(0, dtype=np.int32)
+        return Span(self.id, self.computed, self._tokens[self.computed : end], self.table.array, outputs)
+
+    def _wants_prompt_rows(self, end: int) -> bool:
+        return self.prompt_logprobs is not None and self.num_outputs == 0 and end <= self.num_prompt
+
+    def _draft_span(self, draft: Draft) -> Span:
+        """Row 0 is the last token, the draft's token i is row i + 1."""
+        tokens = np.array([self._tokens[self.num_tokens - 1], *draft.tokens], dtype=np.int32)
+        outputs = np.arange(len(tokens), dtype=np.int32)
+        parents = None
+        if draft.parents is not None:
+            parents = np.array([-1, *(parent + 1 for parent in draft.parents)], dtype=np.int32)
+        return Span(self.id, self.computed, tokens, self.table.array, outputs, parents)
+
+    def fork(self, sequence_id: int, decode: DecodeRequest) -> Sequence:
+        """A copy that shares all KV blocks and goes on by itself with `decode`."""
+        twin = Sequence.__new__(Sequence)
+        twin.__dict__.update(self.__dict__)
+        twin.id, twin.decode, twin.draft, twin.followers = sequence_id, decode, None, []
+        twin._tokens = self._tokens.copy()
+        twin.table = self.table.fork()
+        return twin
+
+    def roll_back(self, num_tokens: int) -> None:
+        """Forget generated tokens until `num_tokens` are left; the next step computes the last again."""
+        assert self.num_prompt <= num_tokens <= self.num_tokens
+        self.decode.history.rollback(num_tokens - self.num_prompt)
+        self.num_tokens = num_tokens
+        self.computed = min(self.computed, num_tokens - 1)
+        self.table.shrink(self.computed)
+
+    def preempt(self) -> None:
+        """Give all blocks back; the tokens stay and are computed again later, to the same bits."""
+        self.table.release()
+        self.computed = 0
+        self.draft = None

@@ -1,0 +1,119 @@
+"""Blocks: reference counts, copy-on-write forks, roll-back, and what the arena stores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from pelton.batch import make_batch
+from pelton.errors import ConfigError, MemoryBudgetError, OutOfBlocksError
+from pelton.kv import BlockPool, BlockTable, KVArena, KVLayout, blocks_for
+from pelton.plan import KVShape
+from pelton.types import BLOCK_SIZE, Span
+
+SHAPE = KVShape(layers=2, kv_heads=2, head_dim=4)
+
+
+class Tables(RuleBasedStateMachine):
+    """Random growth, forks, roll-backs and releases against a model of what each slot must hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = BlockPool(12)
+        self.content = np.zeros((12, BLOCK_SIZE), int)
+        self.tables: list[tuple[BlockTable, list[int]]] = []
+        self.stamp = 0
+
+    def copy(self, source: int, target: int) -> None:
+        self.content[target] = self.content[source]
+
+    @rule()
+    def create(self) -> None:
+        self.tables.append((BlockTable(self.pool, self.copy), []))
+
+    @rule(which=st.integers(0, 99), count=st.integers(1, 70))
+    def grow(self, which: int, count: int) -> None:
+        if not self.tables:
+            return
+        table, expected = self.tables[which % len(self.tables)]
+        start = len(expected)
+        try:
+            table.prepare(start, start + count)
+        except OutOfBlocksError:
+            return
+        for slot in range(start, start + count):
+            self.stamp += 1
+            self.content[table.array[slot // BLOCK_SIZE], slot % BLOCK_SIZE] = self.stamp
+            expected.append(self.stamp)
+
+    @rule(which=st.integers(0, 99))
+    def fork(self, which: int) -> None:
+        if self.tables:
+            table, expected = self.tables[which % len(self.tables)]
+            self.tables.append((table.fork(), list(expected)))
+
+    @rule(which=st.integers(0, 99), keep=st.floats(0, 1))
+    def roll_back(self, which: int, keep: float) -> None:
+        if self.tables:
+            table, expected = self.tables[which % len(self.tables)]
+            del expected[int(keep * len(expected)) :]
+            table.shrink(len(expected))
+
+    @rule(which=st.integers(0, 99))
+    def release(self, which: int) -> None:
+        if self.tables:
+            table, _ = self.tables.pop(which % len(self.tables))
+            table.release()
+
+    @invariant()
+    def counts_and_contents_agree(self) -> None:
+        self.pool.check([table for table, _ in self.tables])
+        for table, expected in self.tables:
+            held = [self.content[table.array[s // BLOCK_SIZE], s % BLOCK_SIZE] for s in range(len(expected))]
+            assert held == expected
+
+
+Tables.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestTables = Tables.TestCase
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_arena_returns_what_was_written_in_logical_order(dtype: str) -> None:
+    arena = KVArena(KVLayout(SHAPE, dtype), 4)
+    random = np.random.default_rng(0)
+    keys, values = random.standard_normal((2, 40, 2, 4)).astype(np.float32)
+    table = np.array([2, 0], np.int32)
+    batch = make_batch([Span(0, 0, np.zeros(40, np.int32), table, np.zeros(0, np.int32))])
+    arena.write(1, batch, np.arange(40, dtype=np.int32), keys, values)
+    slots = np.array([0, 31, 32, 39], np.int32)
+    read_keys, read_values = arena.read(1, batch, 0, slots)
+    np.testing.assert_array_equal(read_keys, keys[slots].astype(dtype))
+    np.testing.assert_array_equal(read_values, values[slots].astype(dtype))
+    arena.move_slots(table, [33, 39], 30)
+    moved, _ = arena.read(1, batch, 0, np.array([30, 31], np.int32))
+    np.testing.assert_array_equal(moved, keys[[33, 39]].astype(dtype))
+
+
+def test_float16_saturates_finite_values_only() -> None:
+    arena = KVArena(KVLayout(SHAPE), 1)
+    batch = make_batch([Span(0, 0, np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))])
+    keys = np.full((1, 2, 4), 1e9, np.float32)
+    arena.write(0, batch, np.zeros(1, np.int32), keys, -keys)
+    read_keys, read_values = arena.read(0, batch, 0, np.zeros(1, np.int32))
+    assert (read_keys == 65504).all()
+    assert (read_values == -65504).all()
+
+
+def test_limits_are_typed_errors() -> None:
+    assert blocks_for(33) == 2
+    with pytest.raises(ConfigError, match="kv_dtype = 'int3'"):
+        KVLayout(SHAPE, "int3")
+    with pytest.raises(MemoryBudgetError):
+        KVArena(KVLayout(SHAPE), 0)
+    table = BlockTable(BlockPool(1), lambda a, b: None)
+    with pytest.raises(OutOfBlocksError, match="2 KV blocks needed, 1 free"):
+        table.prepare(0, 64)
+    assert table.blocks == []
