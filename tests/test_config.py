@@ -18,7 +18,7 @@ from pelton.errors import ContextOverflowError, RequestError
 
 NAMES = [field.name for field in fields(SamplingParams)]
 NOT_NUMBERS: list[object] = ["1", b"1", None, [], {}, True, 1j, object()]
-REALS = {
+REALS: dict[str, list[Any]] = {
     "temperature": [-0.1, -1e-9, 100.1, 1e300],
     "top_p": [0, 0.0, -0.0, -0.5, 1.0001, 2],
     "min_p": [-0.01, 1.01],
@@ -27,7 +27,7 @@ REALS = {
     "frequency_penalty": [-2.01, 2.01],
     "presence_penalty": [-3, 3],
 }
-INTEGERS = {
+INTEGERS: dict[str, list[Any]] = {
     "n": [0, -1, 129, 10**5000, 1.0, 1.5],
     "top_k": [-2, 2**31, 0.5, 10.0],
     "min_tokens": [-1, 2**31, 1.0],
@@ -73,7 +73,8 @@ def _bad() -> list[tuple[str, Any]]:
     for name, numbers in INTEGERS.items():
         rows += [(name, value) for value in [*numbers, math.nan, math.inf, -(10**400)]]
         rows += [(name, value) for value in NOT_NUMBERS if not (value is None and name in OPTIONAL)]
-    rows += [(name, value) for name in FLAGS for value in (0, 1, "yes", None, [])]
+    not_flags: list[Any] = [0, 1, "yes", None, []]
+    rows += [(name, value) for name in FLAGS for value in not_flags]
     for name, most in [("stop_token_ids", 1024), ("banned_token_ids", 2**18), ("allowed_token_ids", 2**18)]:
         rows += [(name, value) for value in [*TOKEN_LISTS, range(most + 1), [0] * 1_000_000]]
     rows.append(("allowed_token_ids", []))

@@ -80,7 +80,7 @@ void score_blocks(const AttentionTile& tile, int64_t query, const void* const* k
 // Sums p * value of kQueries queries for kVectors * 16 neighbouring elements.
 template <class Kv, int kQueries, int kVectors>
 void weigh_tile(const float* p, const void* const* values, BlockRange blocks, int64_t dim, int64_t element,
-                float* outputs) {
+                int64_t state_size, float* outputs) {
     f32x16 acc[kQueries][kVectors];
     PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
         acc[q][v] = set1(0.0f);
@@ -97,7 +97,7 @@ void weigh_tile(const float* p, const void* const* values, BlockRange blocks, in
     }
     // Adding 0 turns -0 into 0, so that it makes no difference whether unseen positions were added.
     PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
-        store(outputs + q * (kStateHeader + dim) + element + 16 * v, acc[q][v] + set1(0.0f));
+        store(outputs + q * state_size + element + 16 * v, acc[q][v] + set1(0.0f));
 }
 
 // The last elements of a head whose size is not a multiple of 16.
@@ -119,17 +119,17 @@ void weigh_rest(const float* p, const void* const* values, BlockRange blocks, in
 
 template <class Kv, int kQueries>
 void weigh_values(const AttentionTile& tile, int64_t query, const void* const* values, BlockRange blocks,
-                  const float* scores, float* states) {
+                  const float* scores, int64_t size, float* states) {
     const int64_t dim = tile.head_dim;
     const float* p = scores + query * kChunkPositions;
-    float* outputs = states + query * (kStateHeader + dim) + kStateHeader;
+    float* outputs = states + query * size + kStateHeader;
     int64_t d = 0;
     for (; d + 16 * kTileVectors <= dim; d += 16 * kTileVectors)
-        weigh_tile<Kv, kQueries, kTileVectors>(p, values, blocks, dim, d, outputs);
-    for (; d + 16 <= dim; d += 16) weigh_tile<Kv, kQueries, 1>(p, values, blocks, dim, d, outputs);
+        weigh_tile<Kv, kQueries, kTileVectors>(p, values, blocks, dim, d, size, outputs);
+    for (; d + 16 <= dim; d += 16) weigh_tile<Kv, kQueries, 1>(p, values, blocks, dim, d, size, outputs);
     if (d == dim) return;
     for (int q = 0; q < kQueries; ++q)
-        weigh_rest<Kv>(p + q * kChunkPositions, values, blocks, dim, d, outputs + q * (kStateHeader + dim));
+        weigh_rest<Kv>(p + q * kChunkPositions, values, blocks, dim, d, outputs + q * size);
 }
 
 // Calls f.template operator()<n>(first) for groups of n queries that cover all of them.
@@ -203,10 +203,11 @@ void score_any(const AttentionTile& tile, int64_t chunk, BlockRange blocks, floa
 }
 
 template <class Kv>
-void weigh(const AttentionTile& tile, int64_t chunk, BlockRange blocks, const float* scores, float* states) {
+void weigh(const AttentionTile& tile, int64_t chunk, BlockRange blocks, const float* scores, int64_t size,
+           float* states) {
     const void* const* values = tile.values + chunk * kChunkBlocks;
     for_query_groups(tile.num_queries, [&]<int kQueries>(int64_t q) {
-        weigh_values<Kv, kQueries>(tile, q, values, blocks, scores, states);
+        weigh_values<Kv, kQueries>(tile, q, values, blocks, scores, size, states);
     });
 }
 
@@ -220,9 +221,8 @@ PELTON_INLINE f32x16 bounded(f32x16 x, float limit) { return min(max(x, set1(-li
 
 }  // namespace
 
-void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, float* states) {
+void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, float* states) {
     const BlockRange blocks = seen_blocks(tile, chunk);
-    const int64_t stride = kStateHeader + tile.head_dim;
     score_any(tile, chunk, blocks, scores);
     for (int64_t q = 0; q < tile.num_queries; ++q) {
         float* row = scores + q * kChunkPositions;
@@ -230,11 +230,11 @@ void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, float
         const bool unseen = !(largest > -__builtin_inff());
         if (unseen && largest == largest)  // keeps -inf - -inf, a NaN, out of what others see as zeros
             memset(row + blocks.begin * kKvBlock, 0, static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock) * 4);
-        states[q * stride] = largest;
-        states[q * stride + 1] = unseen ? 0.0f : exponentials(blocks, largest, row);
+        states[q * state_size] = largest;
+        states[q * state_size + 1] = unseen ? 0.0f : exponentials(blocks, largest, row);
     }
-    tile.half ? weigh<HalfKv>(tile, chunk, blocks, scores, states)
-              : weigh<FloatKv>(tile, chunk, blocks, scores, states);
+    tile.half ? weigh<HalfKv>(tile, chunk, blocks, scores, state_size, states)
+              : weigh<FloatKv>(tile, chunk, blocks, scores, state_size, states);
 }
 
 void merge_states(float* state, const float* later, int64_t head_dim) {
@@ -263,12 +263,13 @@ void finish_state(const float* state, float* output, int64_t head_dim) {
     }
 }
 
-void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, const float* states, float* mass) {
+void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, const float* states,
+              float* mass) {
     const BlockRange blocks = seen_blocks(tile, chunk);
     score_any(tile, chunk, blocks, scores);
     for (int64_t q = 0; q < tile.num_queries; ++q) {
         float* row = scores + q * kChunkPositions;
-        const float* state = states + q * (kStateHeader + tile.head_dim);
+        const float* state = states + q * state_size;
         mask_scores(tile, q, chunk, blocks, row);
         exponentials(blocks, state[0], row);
         for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; ++i) mass[i] += row[i] / state[1];

@@ -15,7 +15,7 @@ constexpr int kChunkPositions = 256;
 constexpr int kChunkBlocks = kChunkPositions / kKvBlock;
 constexpr int kMaxTileQueries = 24;
 
-// A state is m, l, then the unfinished output: floats [kStateHeader + head_dim], kept 64-byte aligned.
+// A state is m, l, then from kStateHeader on the unfinished output [head_dim].
 constexpr int kStateHeader = 16;
 
 // Queries that share a key-value head and its blocks.
@@ -31,13 +31,14 @@ struct AttentionTile {
 };
 
 struct AttentionKernels {
-    // The state of every query for one chunk, [num_queries, kStateHeader + head_dim]; m = -infinity and l = 0
-    // where a query sees none of it. `scores` is scratch, [num_queries, 256].
-    void (*chunk)(const AttentionTile& tile, int64_t chunk, float* scores, float* states);
+    // The state of every query for one chunk, [num_queries, state_size]; m = -infinity and l = 0 where a query
+    // sees none of it. `scores` is scratch, [num_queries, 256].
+    void (*chunk)(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, float* states);
     void (*merge)(float* state, const float* later, int64_t head_dim);
     void (*finish)(const float* state, float* output, int64_t head_dim);
     // mass[j] += the probability of logical position 256 * chunk + j for each query, whose final states are given.
-    void (*add_mass)(const AttentionTile& tile, int64_t chunk, float* scores, const float* states, float* mass);
+    void (*add_mass)(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, const float* states,
+                     float* mass);
     // One head of one row into its place; `key` is lane 0's place plus the lane. Values beyond the format's range
     // (and NaN) become its largest, so that a stored number is always finite.
     void (*store_kv)(const float* key, const float* value, int64_t head_dim, bool half, void* key_place,
@@ -46,10 +47,11 @@ struct AttentionKernels {
 
 #if defined(PELTON_ISA)
 namespace PELTON_ISA {
-void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, float* states);
+void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, float* states);
 void merge_states(float* state, const float* later, int64_t head_dim);
 void finish_state(const float* state, float* output, int64_t head_dim);
-void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, const float* states, float* mass);
+void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, const float* states,
+              float* mass);
 void store_kv(const float* key, const float* value, int64_t head_dim, bool half, void* key_place,
               void* value_place);
 }  // namespace PELTON_ISA

@@ -48,7 +48,7 @@ def arithmetic_peak(pool: ThreadPool, kind: str, seconds: float = 0.2, isa: str 
 
 def barrier_seconds(pool: ThreadPool, rounds: int = 10000) -> float: ...
 def exercise_pool(pool: ThreadPool, jobs: int, barriers: int, failing: int = -1, fail_at: int = 0) -> int:
-    """Runs `jobs` jobs of `barriers` checked barriers; thread `failing` throws at one. Returns jobs that raised."""
+    """Runs jobs of checked barriers, thread `failing` throwing at one of them; returns how many raised."""
 
 def run_inside_run(pool: ThreadPool) -> None: ...
 

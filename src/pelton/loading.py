@@ -43,9 +43,9 @@ def load_engine(
     Raises StoreError, ModelFileError, TokenizerError, TemplateError, ConfigError, MemoryBudgetError.
     """
     resolved = store.resolve(reference, progress)
-    model = load_model(resolved.path, resolved.kind, settings.context_length)
-    tokenizer, template = tokenizer_of(model.source)
-    context, arena = allocate_kv(model.plan, model.shape.context_length, settings)
+    model = load_model(resolved.path or reference, resolved.kind, settings.context_length)
+    tokenizer, template = tokenizer_of(model.source, subject=str(resolved.path))
+    context, arena = allocate_kv(model.plan, model.context_length, settings)
     executor = make_executor(settings, model.plan, model.weights)
     engine = Engine(
         executor,

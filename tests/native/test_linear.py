@@ -210,11 +210,18 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
                 np.testing.assert_array_equal(together.view(np.uint32), alone[:rows].view(np.uint32))
 
 
+def input_slice(weight: Weight, start: int, end: int) -> _native.PackedWeight:
+    part = np.ascontiguousarray(weight.values[:, start:end])
+    packed = _native.PackedWeight(len(part), end - start, _native.WeightLayout.floats("F32"))
+    packed.pack_floats(0, part.view(np.uint8), POOL)
+    return packed
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_law_test_catches_a_sum_split_by_batch_size(isa: str) -> None:
     """What a kernel does that halves the inputs for large batches: the same sum, other bits."""
     weight = float_weight("F32", 83, 256)
-    halves = [format_weight_slice(weight, start, end, isa) for start, end in ((0, 128), (128, 256))]
+    halves = [input_slice(weight, 0, 128), input_slice(weight, 128, 256)]
     x = random_rows(16, 256, seed=3)
     alone = product(weight.packed, x, isa)
     split = product(halves[0], np.ascontiguousarray(x[:, :128]), isa) + product(
@@ -222,13 +229,6 @@ def test_the_law_test_catches_a_sum_split_by_batch_size(isa: str) -> None:
     )
     np.testing.assert_allclose(split, alone, atol=1e-3)
     assert np.any(split.view(np.uint32) != alone.view(np.uint32))
-
-
-def format_weight_slice(weight: Weight, start: int, end: int, isa: str) -> _native.PackedWeight:
-    part = np.ascontiguousarray(weight.values[:, start:end])
-    packed = _native.PackedWeight(len(part), end - start, _native.WeightLayout.floats("F32"))
-    packed.pack_floats(0, part.view(np.uint8), POOL)
-    return packed
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -308,7 +308,7 @@ def test_sizes_that_do_not_fit_raise() -> None:
         with pytest.raises(ValueError, match="must be"):
             _native.linear(weight, bad_x, bad_y, None, False, POOL)
     with pytest.raises(TypeError):
-        _native.linear(weight, x.astype(np.float64), y, None, False, POOL)  # type: ignore[arg-type]
+        _native.linear(weight, x.astype(np.float64), y, None, False, POOL)
     with pytest.raises(ValueError, match="multiple of 32"):
         _native.PackedWeight(4, 33, _native.WeightLayout.gguf("Q8_0"))
     with pytest.raises(ValueError, match="at least one"):

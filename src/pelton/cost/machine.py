@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -75,7 +76,7 @@ class Machine:
         for (low, slow), (high, fast) in pairwise(sizes):
             if working_set <= high:
                 place = math.log(working_set / low) / math.log(high / low)
-                return slow * (fast / slow) ** place
+                return float(slow * (fast / slow) ** place)
         return sizes[-1][1]
 
     @property
@@ -92,8 +93,10 @@ def _is_whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_rate(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and _LEAST_RATE <= value <= _MOST_RATE
+def _is_rate(value: Any) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and _LEAST_RATE <= value <= _MOST_RATE
+    )
 
 
 def measure(threads: int, isa: str | None = None) -> Machine:
@@ -105,7 +108,9 @@ def measure(threads: int, isa: str | None = None) -> Machine:
     features = _native.cpu_features()
     sets = working_sets(features.l3_bytes, psutil.virtual_memory().available)
     bandwidth = tuple((size, _native.read_bandwidth(pool, size, 5, level)) for size in sets)
-    int8, bf16, f32 = (_native.arithmetic_peak(pool, kind, _PEAK_SECONDS, level) for kind in ("int8", "bf16", "f32"))
+    int8, bf16, f32 = (
+        _native.arithmetic_peak(pool, kind, _PEAK_SECONDS, level) for kind in ("int8", "bf16", "f32")
+    )
     barrier = _native.barrier_seconds(pool, _BARRIER_ROUNDS)
     return Machine(features.brand, level, threads, bandwidth, int8, bf16, f32, barrier)
 
@@ -120,12 +125,12 @@ def working_sets(l3_bytes: int, free_bytes: int) -> Sequence[int]:
 
 def remembered(folder: Path, threads: int, isa: str | None = None) -> Machine | None:
     """The figures kept for this processor, or None; a file that does not hold such figures counts as none."""
-    path = _path(folder, threads, isa)
     try:
+        path = _path(folder, threads, isa)
         if path.stat().st_size > _MOST_FILE_BYTES:
             return None
         return machine_from(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, ConfigError):
+    except (ImportError, OSError, ValueError, RecursionError, ConfigError):
         return None
 
 

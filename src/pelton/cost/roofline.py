@@ -69,9 +69,7 @@ def step_costs(plan: Plan, load: Load, formats: Mapping[str, Format]) -> list[St
     unstored = replace(load, kv_bytes=0.0, weight_bytes=lambda name: 0)
     both = zip(plan.steps, plan.step_costs(load), plan.step_costs(unstored), strict=True)
     return [
-        StepCost(
-            step, cost.bytes - rest.bytes, rest.bytes, cost.multiply_adds, _arithmetic(step, formats)
-        )
+        StepCost(step, cost.bytes - rest.bytes, rest.bytes, cost.multiply_adds, _arithmetic(step, formats))
         for step, cost, rest in both
     ]
 

@@ -94,6 +94,7 @@ def _sentencepiece_parts(metadata: TokenizerMetadata, vocabulary: Vocabulary) ->
             value=True,
         )
     space_prefix = _flag(metadata, "add_space_prefix", True)
+    vocabulary = _with_written_spaces(vocabulary)
     special = _special_ids(metadata, vocabulary)
     _check_every_byte_has_a_token(vocabulary, special)
     scores = read_scores(metadata, len(vocabulary.pieces), subject=subject)
@@ -121,6 +122,16 @@ def _sentencepiece_parts(metadata: TokenizerMetadata, vocabulary: Vocabulary) ->
         suffix=suffix,
         special=special,
     )
+
+
+def _with_written_spaces(vocabulary: Vocabulary) -> Vocabulary:
+    """User-defined pieces (Gemma has runs of spaces) with real spaces: they match text as typed."""
+    taken = set(vocabulary.pieces)
+    pieces = list(vocabulary.pieces)
+    for token_id in vocabulary.ids_of(Kind.USER_DEFINED):
+        written = pieces[token_id].replace(SPACE_MARK, " ")
+        pieces[token_id] = written if written not in taken else pieces[token_id]
+    return replace(vocabulary, pieces=tuple(pieces))
 
 
 def build_bpe(
@@ -164,13 +175,12 @@ def merges_from_scores(vocabulary: Vocabulary, scores: list[float]) -> list[tupl
     }
     merges: list[tuple[float, int, int, str, str]] = []
     for piece, index in table.items():
-        score = scores[index]
+        loss = -scores[index]
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in table and right in table:
-                merges.append((-score, -len(left), -len(right), left, right))
-    # A stable sort on score, then longer halves first: the order of Hugging Face's converter.
-    merges.sort(key=lambda merge: merge[:3])
+                merges.append((loss, table[left], table[right], left, right))
+    merges.sort()  # best score first, then the ids of the halves: the order of published tokenizer.json files
     return [(left, right) for _, _, _, left, right in merges]
 
 
@@ -206,11 +216,10 @@ def _added_tokens(
     vocabulary: Vocabulary, special: SpecialIds, *, swallows_space: bool = False
 ) -> tuple[tuple[int, AddedToken], ...]:
     added = []
-    for token_id, (piece, kind) in enumerate(zip(vocabulary.pieces, vocabulary.kinds, strict=True)):
-        control = token_id in special.control
-        if control or kind == Kind.USER_DEFINED:
-            strips = swallows_space and control and piece not in _PHI3_KEEPS_SPACE
-            added.append((token_id, AddedToken(piece, special=control, normalized=False, rstrip=strips)))
+    for token_id in sorted(special.control.union(vocabulary.ids_of(Kind.USER_DEFINED))):
+        piece, control = vocabulary.pieces[token_id], token_id in special.control
+        strips = swallows_space and control and piece not in _PHI3_KEEPS_SPACE
+        added.append((token_id, AddedToken(piece, special=control, normalized=False, rstrip=strips)))
     return tuple(added)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 class TokenizerMetadata(Protocol):
     """Typed access to GGUF key-value pairs; a getter raises a PeltonError naming a missing or wrong key."""
 
-    def __contains__(self, key: object, /) -> bool:
+    def __contains__(self, key: object) -> bool:
         """Whether the header has `key`."""
 
     def get_str(self, key: str, /) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from pelton.errors import RequestError, TokenizerError
+from pelton.text.lookalike import LookalikeGuard
 from pelton.text.pieces import byte_level_bytes, sentencepiece_bytes
 
 MAX_INPUT_BYTES = 4 << 20  # the slowest text found takes 2.1 s a MiB here
@@ -196,6 +198,11 @@ class Tokenizer:
         """The text of every control token but the unknown one, longest first."""
         pieces = [self._pieces[token_id] for token_id in self._never_from_text]
         return tuple(sorted((piece for piece in pieces if piece), key=lambda piece: (-len(piece), piece)))
+
+    @cached_property
+    def lookalikes(self) -> LookalikeGuard:
+        """Finds and breaks what looks like one of this model's control tokens."""
+        return LookalikeGuard(self.control_pieces())
 
     def check_input(self, text: str) -> None:
         """RequestError unless `text` is Unicode within `max_input_bytes`."""

@@ -122,21 +122,28 @@ def _array(metadata: TokenizerMetadata, key: str, limit: int, subject: str) -> S
 
 
 def _strings(raw: Sequence[object], key: str, subject: str) -> list[str]:
-    strings: list[str] = []
-    for index, value in enumerate(raw):
-        if not isinstance(value, str) or len(value) > MAX_PIECE or not _is_unicode(value):
-            raise TokenizerError(
-                f"each entry is Unicode text of at most {MAX_PIECE} characters",
-                subject=subject,
-                field=f"{key}[{index}]",
-                value=value,
-            )
-        strings.append(value)
+    strings = [value for value in raw if isinstance(value, str) and len(value) <= MAX_PIECE]
+    if len(strings) != len(raw) or not _is_unicode("".join(strings)):
+        index, value = next(
+            (index, value)
+            for index, value in enumerate(raw)
+            if not isinstance(value, str) or len(value) > MAX_PIECE or not _is_unicode(value)
+        )
+        raise TokenizerError(
+            f"each entry is Unicode text of at most {MAX_PIECE} characters",
+            subject=subject,
+            field=f"{key}[{index}]",
+            value=value,
+        )
     return strings
 
 
 def _is_unicode(value: str) -> bool:
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kinds(metadata: TokenizerMetadata, size: int, subject: str) -> tuple[int, ...]:

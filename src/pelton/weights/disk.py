@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pelton.errors import StoreError
+from ..errors import StoreError
 
 CHUNK_BYTES = 1 << 18
+GGUF_MAGIC = b"GGUF"
 # EFBIG is what a process limit on file size gives: for the user it is the same lack of room.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 # Left free on the disk, so that a download does not leave the machine itself without room.
@@ -53,7 +54,9 @@ def guarded(home: Path, *parts: str) -> Path:
             except FileNotFoundError:
                 linked = False
         if linked:
-            raise StoreError("is a symbolic link; the store follows none. Set PELTON_HOME to move it", subject=path)
+            raise StoreError(
+                "is a symbolic link; the store follows none. Set PELTON_HOME to move it", subject=path
+            )
     return path
 
 
@@ -69,7 +72,7 @@ def require_space(folder: Path, needed: int) -> None:
         free = shutil.disk_usage(folder).free
     if free < needed + RESERVE_BYTES:
         raise StoreError(
-            f"needs {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB are free (PELTON_HOME moves the store)",
+            f"needs {needed / 1e6:,.0f} MB of disk and has {free / 1e6:,.0f} MB; PELTON_HOME moves the store",
             subject=folder,
         )
 
@@ -115,3 +118,20 @@ def remove_tree(path: Path) -> None:
             path.unlink()
         elif path.exists():
             shutil.rmtree(path)
+
+
+def tree_bytes(path: Path) -> int:
+    """Bytes of all plain files in a folder; files that vanish meanwhile count as none."""
+    total = 0
+    for found in path.rglob("*"):
+        try:
+            total += found.lstat().st_size if found.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def begins_as_gguf(path: Path) -> bool:
+    """Whether a plain file has GGUF's first four bytes."""
+    with disk_errors(path), path.open("rb") as file:
+        return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC

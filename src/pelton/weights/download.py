@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import re
 import socket
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from pelton.errors import StoreError
-from pelton.weights.disk import CHUNK_BYTES, disk_errors, file_sha256, require_space, write_all
+from ..errors import StoreError
+from .disk import CHUNK_BYTES, disk_errors, file_sha256, require_space, write_all
 
 # Called with (bytes done, bytes in all or None where the server does not say).
 Progress: TypeAlias = Callable[[int, "int | None"], None]
@@ -44,7 +45,9 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise UnreachableError("redirects from https to an unprotected address", subject=shown_url(newurl))
+            raise UnreachableError(
+                "redirects from https to an unprotected address", subject=shown_url(newurl)
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -71,7 +74,10 @@ class Transport:
         request.add_header("User-Agent", "pelton")
         request.add_header("Accept-Encoding", "identity")
         for name, value in headers.items():
-            request.add_unredirected_header(name, value)
+            if name.lower() == "authorization":
+                request.add_unredirected_header(name, value)
+            else:
+                request.add_header(name, value)
         if at:
             request.add_unredirected_header("Authorization", _basic_authorization(user))
         response: AbstractContextManager[Any] = self._opener().open(request, timeout=self.timeout_seconds)
@@ -88,9 +94,17 @@ class Transport:
         )
 
 
-def _basic_authorization(user_and_password: str) -> str:
-    import base64
+@dataclass(frozen=True)
+class PullContext:
+    """One pull: the folder it works in, how it reaches servers, whom it tells about its progress."""
 
+    work: Path
+    transport: Transport
+    progress: Progress | None
+    notify: Callable[[str], None]
+
+
+def _basic_authorization(user_and_password: str) -> str:
     return "Basic " + base64.b64encode(unquote(user_and_password).encode()).decode()
 
 
@@ -160,8 +174,11 @@ def _retrying(
         except _WrongRangeError as error:
             reason: Exception = error
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code not in _PASSING_STATUS:
-                raise UnreachableError(f"the server answers {error.code} {error.reason}", subject=shown_url(url)) from error
+                raise UnreachableError(
+                    f"the server answers {error.code} {error.reason}", subject=shown_url(url)
+                ) from error
             reason = error
         except _PASSING as error:
             reason = error
@@ -215,6 +232,7 @@ def _open_range(
     try:
         return transport.open(url, headers)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
             raise _WrongRangeError("the server has no such part of the file") from error

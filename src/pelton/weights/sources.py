@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from pelton.errors import StoreError
+from ..errors import StoreError
 
 # Linux' PATH_MAX: nothing longer can be a path, and every other form is far shorter.
 MAX_REFERENCE_CHARACTERS = 4096
@@ -81,7 +81,9 @@ def check_text(reference: str) -> None:
     if not reference:
         raise StoreError("is empty", subject="model")
     if len(reference) > MAX_REFERENCE_CHARACTERS:
-        raise StoreError(f"is longer than {MAX_REFERENCE_CHARACTERS} characters", subject="model", value=reference)
+        raise StoreError(
+            f"is longer than {MAX_REFERENCE_CHARACTERS} characters", subject="model", value=reference
+        )
     if any(ord(character) < 32 or ord(character) == 127 for character in reference):
         raise StoreError("holds a control character", subject="model", value=reference)
 
@@ -115,7 +117,9 @@ def _parse_pypi(reference: str) -> PypiSource:
 def _parse_hub(reference: str) -> HubSource:
     match = _HUB.fullmatch(reference, len("hf:"))
     if match is None or ".." in match["repository"]:
-        raise StoreError("does not follow hf:ORG/NAME or hf:ORG/NAME:FILE.gguf", subject="model", value=reference)
+        raise StoreError(
+            "does not follow hf:ORG/NAME or hf:ORG/NAME:FILE.gguf", subject="model", value=reference
+        )
     file = match["file"]
     return HubSource(match["repository"], None if file is None else _inner_file(file, reference))
 

@@ -1,0 +1,244 @@
+#include "runtime/attend_instruction.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pelton {
+
+namespace {
+
+void rotate_head(const Frame& frame, const RopeTable* table, std::int64_t position, const float* x, float* y,
+                 std::int64_t dim) {
+    if (table == nullptr) {
+        std::memcpy(y, x, static_cast<std::size_t>(dim) * sizeof(float));
+        return;
+    }
+    const RopeSpec& spec = table->spec();
+    frame.kernels->rope.rotate({x, y, table->at(position), 1, dim, static_cast<std::int64_t>(spec.frequencies.size()),
+                                spec.interleaved});
+}
+
+// Copies one logical position's key and value between blocks of one head.
+void copy_position(const KvArrays& kv, const std::uint8_t* keys, const std::uint8_t* values, std::int64_t from,
+                   std::uint8_t* key_block, std::uint8_t* value_block, std::int64_t to) {
+    const std::int64_t size = kv.element_bytes(), dim = kv.head_dim;
+    for (std::int64_t d = 0; d < dim; ++d)
+        std::memcpy(key_block + (d * kKvBlock + to) * size, keys + (d * kKvBlock + from) * size,
+                    static_cast<std::size_t>(size));
+    std::memcpy(value_block + to * dim * size, values + from * dim * size, static_cast<std::size_t>(dim * size));
+}
+
+}  // namespace
+
+AttendInstruction::AttendInstruction(int q, int k, int v, int output, AttendSpec spec,
+                                     std::shared_ptr<AttendWork> work)
+    : q_(q), k_(k), v_(v), output_(output), spec_(std::move(spec)), work_(std::move(work)) {
+    for (const int value : {q, k, v}) reads(value, false);
+    writes(output, false);
+}
+
+void AttendInstruction::prepare(const Frame& frame) {
+    for (const auto& table : {spec_.query_rope, spec_.key_rope})
+        if (table) table->cover(frame.batch.max_position());
+    if (spec_.wants_mass)
+        mass_.assign(static_cast<std::size_t>(frame.batch.num_spans() * frame.batch.most_blocks() * kKvBlock), 0.0f);
+}
+
+void AttendInstruction::run(const Frame& frame, int thread) const {
+    const int threads = frame.pool->num_threads();
+    const AttendShape& shape = work_->shape();
+    // A span of one row needs no meeting: whoever reads its newest chunk stores into it first.
+    const bool store_first = !frame.batch.single_rows() || work_->units_per_tile() != shape.kv_heads;
+    if (store_first) {
+        const RowRange own = share_of(frame.rows(q_), thread, threads);
+        for (std::int64_t i = own.begin; i < own.end; ++i) store_row(frame, i, {0, shape.kv_heads}, thread);
+        frame.pool->barrier();
+    }
+    work_->for_units(thread, threads, [&](const AttendUnit& unit) {
+        if (!store_first && unit.chunk_end == unit.tile->chunk_end)
+            store_row(frame, unit.tile->first, {unit.kv_head, unit.kv_head + 1}, thread);
+        run_unit(frame, unit, thread);
+    });
+    if (work_->split()) {
+        frame.pool->barrier();
+        merge_rows(frame, thread);
+    }
+    if (spec_.wants_mass) {
+        frame.pool->barrier();
+        for (const AttendTile& tile : work_->tiles())
+            if (tile.span % threads == thread) add_span_mass(frame, tile, thread);
+        frame.pool->barrier();
+    }
+}
+
+void AttendInstruction::store_row(const Frame& frame, std::int64_t index, RowRange kv_heads, int thread) const {
+    const KvArrays& kv = frame.kv;
+    const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index], dim = kv.head_dim;
+    const std::int64_t slot = frame.batch.slot(row), lane = slot % kKvBlock;
+    const std::int64_t block = frame.batch.block(frame.batch.span_of(row), slot / kKvBlock);
+    float* rotated = work_->scratch(thread).scores;
+    for (std::int64_t head = kv_heads.begin; head < kv_heads.end; ++head) {
+        const float* key = frame.value(k_, thread) + index * frame.width(k_) + head * dim;
+        rotate_head(frame, spec_.key_rope.get(), frame.batch.position(row), key, rotated, dim);
+        const std::int64_t place = kv.offset(block, spec_.kv_layer, head);
+        frame.kernels->attention.store_kv(rotated, frame.value(v_, thread) + index * frame.width(v_) + head * dim,
+                                          dim, kv.half, kv.keys + place + lane * kv.element_bytes(),
+                                          kv.values + place + lane * dim * kv.element_bytes());
+    }
+}
+
+void AttendInstruction::load_query(const Frame& frame, std::int64_t index, std::int64_t head, int thread,
+                                   float* query) const {
+    const std::int64_t dim = work_->shape().head_dim;
+    const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index];
+    rotate_head(frame, spec_.query_rope.get(), frame.batch.position(row),
+                frame.value(q_, thread) + index * frame.width(q_) + head * dim, query, dim);
+}
+
+AttentionTile AttendInstruction::load_tile(const Frame& frame, const AttendUnit& unit, int thread) const {
+    AttendScratch& scratch = work_->scratch(thread);
+    const std::int64_t dim = work_->shape().head_dim, heads = unit.head_end - unit.head_begin;
+    const std::int32_t* rows = frame.batch.rows(work_->shape().row_set);
+    for (std::int64_t r = 0; r < unit.tile->rows; ++r) {
+        const RowRange seen = work_->visible(frame, rows[unit.tile->first + r]);
+        for (std::int64_t h = 0; h < heads; ++h) {
+            const std::int64_t q = r * heads + h;
+            load_query(frame, unit.tile->first + r, unit.head_begin + h, thread, scratch.queries + q * dim);
+            scratch.begins[q] = static_cast<std::int32_t>(seen.begin);
+            scratch.ends[q] = static_cast<std::int32_t>(seen.end);
+        }
+    }
+    find_blocks(frame, unit, scratch);
+    return {scratch.queries, scratch.begins,     scratch.ends,       unit.tile->rows * heads, dim, spec_.scale,
+            spec_.cap,       scratch.keys.data(), scratch.values.data(), frame.kv.half};
+}
+
+// Addresses of the blocks of the unit's chunks, as far as any row sees.
+void AttendInstruction::find_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const {
+    const AttendTile& tile = *unit.tile;
+    const std::int32_t* rows = frame.batch.rows(work_->shape().row_set);
+    std::int64_t end = 0;
+    for (std::int64_t r = 0; r < tile.rows; ++r) end = std::max(end, work_->visible(frame, rows[tile.first + r]).end);
+    const std::int64_t last = std::min(unit.chunk_end * kChunkBlocks, (end + kKvBlock - 1) / kKvBlock);
+    for (std::int64_t b = unit.chunk_begin * kChunkBlocks; b < last; ++b) {
+        const std::int64_t place = frame.kv.offset(frame.batch.block(tile.span, b), spec_.kv_layer, unit.kv_head);
+        scratch.keys[b] = frame.kv.keys + place;
+        scratch.values[b] = frame.kv.values + place;
+    }
+    if (frame.batch.scattered(rows[tile.first])) gather_blocks(frame, unit, scratch);
+}
+
+// Blocks that hold draft positions are put together from the slots of the row's ancestors, in logical order.
+void AttendInstruction::gather_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const {
+    const KvArrays& kv = frame.kv;
+    const std::int64_t row = frame.batch.rows(work_->shape().row_set)[unit.tile->first], span = unit.tile->span;
+    const std::int64_t context = frame.batch.context_of(span), end = frame.batch.position(row) + 1;
+    const std::int64_t first = std::max(context / kKvBlock, unit.chunk_begin * kChunkBlocks);
+    const std::int64_t last = std::min((end + kKvBlock - 1) / kKvBlock, unit.chunk_end * kChunkBlocks);
+    const std::int64_t bytes = kv.head_dim * kKvBlock * kv.element_bytes();
+    if (last > first) scratch.gathered.assign(static_cast<std::size_t>((last - first) * 2 * bytes), 0);
+    const std::int32_t* path = frame.batch.path(row);
+    for (std::int64_t b = first; b < last; ++b) {
+        std::uint8_t* keys = scratch.gathered.data() + (b - first) * 2 * bytes;
+        std::uint8_t* values = keys + bytes;
+        for (std::int64_t position = b * kKvBlock; position < std::min((b + 1) * kKvBlock, end); ++position) {
+            const std::int64_t slot = position < context ? position : path[position - context];
+            const std::int64_t place =
+                kv.offset(frame.batch.block(span, slot / kKvBlock), spec_.kv_layer, unit.kv_head);
+            copy_position(kv, kv.keys + place, kv.values + place, slot % kKvBlock, keys, values, position % kKvBlock);
+        }
+        scratch.keys[b] = keys;
+        scratch.values[b] = values;
+    }
+}
+
+void AttendInstruction::run_unit(const Frame& frame, const AttendUnit& unit, int thread) const {
+    AttendScratch& scratch = work_->scratch(thread);
+    const AttentionKernels& kernels = frame.kernels->attention;
+    const AttentionTile tile = load_tile(frame, unit, thread);
+    const std::int64_t dim = tile.head_dim, size = work_->state_floats(), queries = tile.num_queries;
+    if (unit.states != nullptr) {
+        for (std::int64_t chunk = unit.chunk_begin; chunk < unit.chunk_end; ++chunk)
+            kernels.chunk(tile, chunk, scratch.scores, size, unit.states + (chunk - unit.chunk_begin) * queries * size);
+        return;
+    }
+    kernels.chunk(tile, unit.chunk_begin, scratch.scores, size, scratch.states);
+    for (std::int64_t chunk = unit.chunk_begin + 1; chunk < unit.chunk_end; ++chunk) {
+        kernels.chunk(tile, chunk, scratch.scores, size, scratch.later);
+        for (std::int64_t q = 0; q < queries; ++q)
+            kernels.merge(scratch.states + q * size, scratch.later + q * size, dim);
+    }
+    const std::int64_t heads = unit.head_end - unit.head_begin;
+    for (std::int64_t q = 0; q < queries; ++q)
+        kernels.finish(scratch.states + q * size,
+                       frame.value(output_, thread) + (unit.tile->first + q / heads) * frame.width(output_) +
+                           (unit.head_begin + q % heads) * dim,
+                       dim);
+}
+
+void AttendInstruction::merge_rows(const Frame& frame, int thread) const {
+    const RowRange own = frame.own_rows(output_, thread);
+    for (const AttendTile& tile : work_->tiles())
+        for (std::int64_t r = 0; r < tile.rows; ++r)
+            if (tile.first + r >= own.begin && tile.first + r < own.end) merge_row(frame, tile, r, thread);
+}
+
+void AttendInstruction::merge_row(const Frame& frame, const AttendTile& tile, std::int64_t row, int thread) const {
+    const AttentionKernels& kernels = frame.kernels->attention;
+    const std::int64_t size = work_->state_floats(), dim = work_->shape().head_dim;
+    const std::int64_t per_head = work_->units_per_tile() / work_->shape().kv_heads;
+    float* state = work_->scratch(thread).states;
+    for (std::int64_t u = 0; u < work_->units_per_tile(); ++u) {
+        const std::int64_t head = u / per_head * work_->group() + u % per_head * work_->heads_per_unit();
+        const std::int64_t heads =
+            std::min(work_->heads_per_unit(), (u / per_head + 1) * work_->group() - head);
+        for (std::int64_t h = 0; h < heads; ++h) {
+            const float* partial = work_->partial_states(tile, u) + (row * heads + h) * size;
+            std::memcpy(state, partial, static_cast<std::size_t>(size) * sizeof(float));
+            for (std::int64_t chunk = 1; chunk < tile.chunk_end - tile.chunk_begin; ++chunk)
+                kernels.merge(state, partial + chunk * tile.rows * heads * size, dim);
+            kernels.finish(state,
+                           frame.value(output_, thread) + (tile.first + row) * frame.width(output_) + (head + h) * dim,
+                           dim);
+        }
+    }
+}
+
+// A second pass over the chunks, row by row: the final states first, then each position's probability.
+void AttendInstruction::add_span_mass(const Frame& frame, const AttendTile& tile, int thread) const {
+    AttendScratch& scratch = work_->scratch(thread);
+    const AttentionKernels& kernels = frame.kernels->attention;
+    const AttendShape& shape = work_->shape();
+    const std::int64_t size = work_->state_floats(), step = work_->heads_per_unit();
+    float* mass = mass_.data() + tile.span * frame.batch.most_blocks() * kKvBlock;
+    std::vector<float> row_mass(static_cast<std::size_t>(tile.chunk_end * kChunkPositions));
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+        const AttendTile one{tile.first + r, 1, tile.span, tile.chunk_begin, tile.chunk_end, 0, 0};
+        const std::int64_t row = frame.batch.rows(shape.row_set)[one.first];
+        std::fill(row_mass.begin(), row_mass.end(), 0.0f);
+        for (std::int64_t head = 0; head < shape.heads;) {
+            const std::int64_t kv_head = head / work_->group();
+            const std::int64_t end = std::min(head + step, (kv_head + 1) * work_->group());
+            const AttentionTile queries =
+                load_tile(frame, {&one, kv_head, head, end, one.chunk_begin, one.chunk_end, nullptr}, thread);
+            kernels.chunk(queries, one.chunk_begin, scratch.scores, size, scratch.states);
+            for (std::int64_t chunk = one.chunk_begin + 1; chunk < one.chunk_end; ++chunk) {
+                kernels.chunk(queries, chunk, scratch.scores, size, scratch.later);
+                for (std::int64_t q = 0; q < queries.num_queries; ++q)
+                    kernels.merge(scratch.states + q * size, scratch.later + q * size, shape.head_dim);
+            }
+            for (std::int64_t chunk = one.chunk_begin; chunk < one.chunk_end; ++chunk)
+                kernels.add_mass(queries, chunk, scratch.scores, size, scratch.states,
+                                 row_mass.data() + chunk * kChunkPositions);
+            head = end;
+        }
+        const RowRange seen = work_->visible(frame, row);
+        const std::int64_t context = frame.batch.context_of(tile.span);
+        for (std::int64_t p = seen.begin; p < seen.end; ++p) {
+            const bool moved = frame.batch.scattered(row) && p >= context;
+            mass[moved ? frame.batch.path(row)[p - context] : p] += row_mass[static_cast<std::size_t>(p)];
+        }
+    }
+}
+
+}  // namespace pelton

@@ -1,0 +1,48 @@
+// Attention with the KV arena: stores keys and values, then reads what each row may see.
+#pragma once
+
+#include <memory>
+
+#include "runtime/attend_work.h"
+#include "runtime/instruction.h"
+#include "runtime/rope_table.h"
+
+namespace pelton {
+
+struct AttendSpec {
+    std::int64_t kv_layer;
+    float scale, cap;
+    std::shared_ptr<RopeTable> query_rope, key_rope;  // null: q or k are rotated already
+    bool wants_mass;
+};
+
+class AttendInstruction : public Instruction {
+  public:
+    AttendInstruction(int q, int k, int v, int output, AttendSpec spec, std::shared_ptr<AttendWork> work);
+    void prepare(const Frame& frame) override;
+    void run(const Frame& frame, int thread) const override;
+    const char* name() const noexcept override { return "attend"; }
+    bool meets_when_replicated() const noexcept override { return true; }
+
+    bool wants_mass() const noexcept { return spec_.wants_mass; }
+    // After a run: the attention mass per span and slot, [spans, most blocks * 32].
+    const std::vector<float>& mass() const noexcept { return mass_; }
+
+  private:
+    void store_row(const Frame& frame, std::int64_t index, RowRange kv_heads, int thread) const;
+    void run_unit(const Frame& frame, const AttendUnit& unit, int thread) const;
+    AttentionTile load_tile(const Frame& frame, const AttendUnit& unit, int thread) const;
+    void load_query(const Frame& frame, std::int64_t index, std::int64_t head, int thread, float* query) const;
+    void find_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
+    void gather_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
+    void merge_rows(const Frame& frame, int thread) const;
+    void merge_row(const Frame& frame, const AttendTile& tile, std::int64_t row, int thread) const;
+    void add_span_mass(const Frame& frame, const AttendTile& tile, int thread) const;
+
+    int q_, k_, v_, output_;
+    AttendSpec spec_;
+    std::shared_ptr<AttendWork> work_;
+    mutable std::vector<float> mass_;
+};
+
+}  // namespace pelton

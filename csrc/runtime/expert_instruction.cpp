@@ -1,0 +1,127 @@
+#include "runtime/expert_instruction.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/errors.h"
+#include "core/partition.h"
+
+namespace pelton {
+
+namespace {
+
+ActivationBlock* blocks_at(const Frame& frame, int value, int thread) {
+    return value < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(value, thread));
+}
+
+}  // namespace
+
+ExpertInstruction::ExpertInstruction(LinearInput input, int routed, int output, ExpertWeights weights,
+                                     ExpertBuffers buffers, Activation activation, std::int64_t top_k)
+    : input_(input),
+      routed_(routed),
+      output_(output),
+      weights_(std::move(weights)),
+      buffers_(buffers),
+      activation_(activation),
+      top_k_(top_k) {
+    for (const int value : {input.x, input.blocks, routed})
+        if (value >= 0) reads(value, false);
+    for (const int value : {output, buffers.inputs, buffers.blocks, buffers.hidden, buffers.scratch, buffers.rounded,
+                            buffers.results})
+        if (value >= 0) writes(value, false);
+}
+
+void ExpertInstruction::prepare(const Frame& frame) {
+    const std::size_t most = static_cast<std::size_t>(frame.rows(output_) * top_k_);
+    pairs_.reserve(most);
+    row_pairs_.resize(most);
+    starts_.resize(weights_.gate.size() + 1);
+}
+
+void ExpertInstruction::pair_up(const Frame& frame) const {
+    const std::int64_t rows = frame.rows(output_), experts = frame.width(routed_);
+    const float* routed = frame.value(routed_, 0);
+    pairs_.clear();
+    std::fill(row_pairs_.begin(), row_pairs_.end(), -1);
+    std::vector<std::int64_t> used(static_cast<std::size_t>(rows), 0);
+    for (std::int64_t expert = 0; expert < experts; ++expert) {
+        starts_[expert] = static_cast<std::int64_t>(pairs_.size());
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const float weight = routed[row * experts + expert];
+            if (weight == 0.0f) continue;
+            require(used[row] < top_k_, "a row is routed to more experts than top_k");
+            row_pairs_[row * top_k_ + used[row]++] = static_cast<std::int32_t>(pairs_.size());
+            pairs_.push_back({static_cast<std::int32_t>(row), weight});
+        }
+    }
+    starts_[experts] = static_cast<std::int64_t>(pairs_.size());
+}
+
+void ExpertInstruction::gather(const Frame& frame, int thread) const {
+    const RowRange own = share_of(static_cast<std::int64_t>(pairs_.size()), thread, frame.pool->num_threads());
+    const int sources[2] = {input_.x, input_.blocks}, targets[2] = {buffers_.inputs, buffers_.blocks};
+    for (int kind = 0; kind < 2; ++kind) {
+        if (targets[kind] < 0) continue;
+        const std::int64_t width = frame.width(sources[kind]);
+        for (std::int64_t i = own.begin; i < own.end; ++i)
+            std::memcpy(frame.value(targets[kind], thread) + i * width,
+                        frame.value(sources[kind], thread) + pairs_[i].row * width,
+                        static_cast<std::size_t>(width) * sizeof(float));
+    }
+}
+
+// Gate and up, or down, of every expert's rows.
+void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) const {
+    const int threads = frame.pool->num_threads();
+    for (std::size_t e = 0; e < weights_.gate.size(); ++e) {
+        const std::int64_t start = starts_[e], rows = starts_[e + 1] - start;
+        if (rows == 0) continue;
+        const PackedWeight& gate = *weights_.gate[e];
+        const std::int64_t width = gate.inputs(), hidden = gate.outputs();
+        float* middle = frame.value(buffers_.hidden, thread) + start * hidden;
+        ActivationBlock* rounded = blocks_at(frame, buffers_.rounded, thread);
+        if (rounded != nullptr) rounded += start * hidden / kBlockInputs;
+        if (down) {
+            const LinearCall call{weights_.down[e]->view(), rounded, middle, hidden,
+                                  frame.value(buffers_.results, thread) + start * width, width, nullptr, false};
+            frame.kernels->linear.linear(call, linear_share(weights_.down[e]->num_panels(), rows, thread, threads));
+            continue;
+        }
+        const ActivationBlock* blocks = blocks_at(frame, buffers_.blocks, thread);
+        const float* inputs = buffers_.inputs < 0 ? nullptr : frame.value(buffers_.inputs, thread) + start * width;
+        run_gated({frame.kernels, &gate, weights_.up[e].get(),
+                   blocks == nullptr ? nullptr : blocks + start * width / kBlockInputs, inputs, middle,
+                   frame.value(buffers_.scratch, thread) + start * hidden, rounded, activation_},
+                  gated_share(gate, rows, thread, threads));
+    }
+}
+
+void ExpertInstruction::combine(const Frame& frame, int thread) const {
+    const RowRange own = share_of(frame.rows(output_), thread, frame.pool->num_threads());
+    const std::int64_t width = frame.width(output_);
+    const float* results = frame.value(buffers_.results, thread);
+    for (std::int64_t row = own.begin; row < own.end; ++row) {
+        float* y = frame.value(output_, thread) + row * width;
+        std::fill(y, y + width, 0.0f);
+        for (std::int64_t k = 0; k < top_k_ && row_pairs_[row * top_k_ + k] >= 0; ++k) {
+            const std::int64_t pair = row_pairs_[row * top_k_ + k];
+            frame.kernels->elementwise.accumulate(results + pair * width, pairs_[pair].weight, y, width);
+        }
+    }
+}
+
+void ExpertInstruction::run(const Frame& frame, int thread) const {
+    if (frame.rows(output_) == 0) return;
+    if (thread == 0) pair_up(frame);
+    frame.pool->barrier();
+    gather(frame, thread);
+    frame.pool->barrier();
+    multiply(frame, thread, false);
+    frame.pool->barrier();
+    multiply(frame, thread, true);
+    frame.pool->barrier();
+    combine(frame, thread);
+}
+
+}  // namespace pelton

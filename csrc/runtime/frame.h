@@ -1,0 +1,56 @@
+// What one forward pass shares with every instruction: the batch, the KV arena, and where each value lies.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "kernels/table.h"
+#include "runtime/batch.h"
+
+namespace pelton {
+
+// A float32 array [rows of the row set, width].
+struct ValueSpec {
+    std::int64_t width;
+    int row_set;
+};
+
+struct RowRange {
+    std::int64_t begin, end;
+    std::int64_t size() const noexcept { return end - begin; }
+};
+
+inline RowRange share_of(std::int64_t count, int thread, int num_threads) noexcept {
+    return {count * thread / num_threads, count * (thread + 1) / num_threads};
+}
+
+// Values of a pass are either shared by the team or local. While few rows run (`replicated`), every thread
+// computes all rows of its own copy of the local values, which costs less than the barriers it saves; otherwise
+// the team has one copy and each thread works on its share of the rows.
+struct Frame {
+    const KernelTable* kernels = nullptr;
+    ThreadPool* pool = nullptr;
+    RaggedBatch batch;
+    KvArrays kv{};
+    bool replicated = false;
+    float *shared = nullptr, *local = nullptr;
+    std::int64_t local_stride = 0;
+    std::vector<std::int64_t> offsets;  // of value i, in floats
+    std::vector<std::uint8_t> is_local;
+    const std::vector<ValueSpec>* specs = nullptr;
+
+    float* value(int id, int thread) const noexcept {
+        if (!is_local[id]) return shared + offsets[id];
+        return local + offsets[id] + (replicated ? thread * local_stride : 0);
+    }
+    std::int64_t width(int id) const noexcept { return (*specs)[id].width; }
+    std::int64_t rows(int id) const noexcept { return batch.rows_of((*specs)[id].row_set); }
+    // The rows of a value that a thread computes in a row-wise instruction.
+    RowRange own_rows(int id, int thread) const noexcept {
+        if (replicated) return {0, rows(id)};
+        return share_of(rows(id), thread, pool->num_threads());
+    }
+};
+
+}  // namespace pelton

@@ -1,0 +1,133 @@
+#include "runtime/linear_instructions.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/partition.h"
+
+namespace pelton {
+
+namespace {
+
+const ActivationBlock* blocks_of(const Frame& frame, int value, int thread) {
+    return value < 0 ? nullptr : reinterpret_cast<const ActivationBlock*>(frame.value(value, thread));
+}
+
+const float* floats_of(const Frame& frame, int value, int thread) {
+    return value < 0 ? nullptr : frame.value(value, thread);
+}
+
+}  // namespace
+
+LinearInstruction::LinearInstruction(LinearInput input, std::vector<LinearPart> parts, int residual)
+    : input_(input), parts_(std::move(parts)), residual_(residual) {
+    if (input.x >= 0) reads(input.x, false);
+    if (input.blocks >= 0) reads(input.blocks, false);
+    if (residual >= 0) reads(residual, false);
+    for (const LinearPart& part : parts_) {
+        writes(part.output, false);
+        num_panels_ += part.weight->num_panels();
+    }
+}
+
+void LinearInstruction::run(const Frame& frame, int thread) const {
+    const std::int64_t rows = frame.rows(parts_.front().output);
+    if (rows == 0) return;
+    const LinearRange own = linear_share(num_panels_, rows, thread, frame.pool->num_threads());
+    std::int64_t first = 0;  // of the panels of all parts in a row
+    for (const LinearPart& part : parts_) {
+        const std::int64_t panels = part.weight->num_panels();
+        const std::int64_t begin = std::clamp<std::int64_t>(own.panel_begin - first, 0, panels);
+        const std::int64_t end = std::clamp<std::int64_t>(own.panel_end - first, 0, panels);
+        if (begin < end) run_part(frame, part, {begin, end, own.row_begin, own.row_end}, thread);
+        first += panels;
+    }
+}
+
+void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, const LinearRange& range,
+                                 int thread) const {
+    const std::int64_t width = part.weight->outputs();
+    float* outputs = frame.value(part.output, thread);
+    const float* residual = floats_of(frame, residual_, thread);
+    if (residual != nullptr && residual != outputs) {
+        const std::int64_t column = range.panel_begin * kPanelOutputs;
+        const std::int64_t count = std::min(width, range.panel_end * kPanelOutputs) - column;
+        for (std::int64_t row = range.row_begin; row < range.row_end; ++row)
+            std::memcpy(outputs + row * width + column, residual + row * width + column,
+                        static_cast<std::size_t>(count) * sizeof(float));
+    }
+    const LinearCall call{part.weight->view(),
+                          blocks_of(frame, input_.blocks, thread),
+                          floats_of(frame, input_.x, thread),
+                          part.weight->inputs(),
+                          outputs,
+                          width,
+                          part.bias.empty() ? nullptr : part.bias.data(),
+                          residual != nullptr};
+    frame.kernels->linear.linear(call, range);
+}
+
+LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread, int num_threads) {
+    const std::int64_t panels = gate.num_panels();
+    const LinearRange pairs = linear_share((panels + 1) / 2, rows, thread, num_threads);
+    return {pairs.panel_begin * 2, std::min(pairs.panel_end * 2, panels), pairs.row_begin, pairs.row_end};
+}
+
+void run_gated(const GatedCall& call, const LinearRange& range) {
+    constexpr std::int64_t kRows = 96, kPanels = 8;  // 48 KB of outputs
+    const std::int64_t width = call.gate->outputs(), inputs = call.gate->inputs();
+    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs, call.outputs, width, nullptr, false};
+    const LinearCall up{call.up->view(), call.blocks, call.inputs, inputs, call.scratch, width, nullptr, false};
+    for (std::int64_t row = range.row_begin; row < range.row_end; row += kRows) {
+        const std::int64_t row_end = std::min(row + kRows, range.row_end);
+        for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kPanels) {
+            const LinearRange part{panel, std::min(panel + kPanels, range.panel_end), row, row_end};
+            call.kernels->linear.linear(gate, part);
+            call.kernels->linear.linear(up, part);
+            const std::int64_t column = panel * kPanelOutputs;
+            const std::int64_t count = std::min(part.panel_end * kPanelOutputs, width) - column;
+            for (std::int64_t r = row; r < row_end; ++r) {
+                float* y = call.outputs + r * width + column;
+                call.kernels->elementwise.gate(call.activation, y, call.scratch + r * width + column, y, count);
+                if (call.quantized != nullptr)
+                    call.kernels->linear.quantize(y, count, count,
+                                                  call.quantized + (r * width + column) / kBlockInputs, 0,
+                                                  count / kBlockInputs);
+            }
+        }
+    }
+}
+
+GatedLinearInstruction::GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation,
+                                               int output, int scratch, int quantized)
+    : input_(input),
+      gate_(std::move(gate)),
+      up_(std::move(up)),
+      activation_(activation),
+      output_(output),
+      scratch_(scratch),
+      quantized_(quantized) {
+    if (input.x >= 0) reads(input.x, false);
+    if (input.blocks >= 0) reads(input.blocks, false);
+    writes(output, false);
+    writes(scratch, false);
+    if (quantized >= 0) writes(quantized, false);
+}
+
+void GatedLinearInstruction::run(const Frame& frame, int thread) const {
+    const std::int64_t rows = frame.rows(output_);
+    if (rows == 0) return;
+    const GatedCall call{frame.kernels,
+                         gate_.get(),
+                         up_.get(),
+                         blocks_of(frame, input_.blocks, thread),
+                         floats_of(frame, input_.x, thread),
+                         frame.value(output_, thread),
+                         frame.value(scratch_, thread),
+                         quantized_ < 0 ? nullptr
+                                        : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
+                         activation_};
+    run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
+}
+
+}  // namespace pelton

@@ -1,0 +1,73 @@
+// Instructions that multiply by weight matrices; the team shares each product's outputs and rows.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/packed_weight.h"
+#include "runtime/row_instructions.h"
+
+namespace pelton {
+
+using Weight = std::shared_ptr<const PackedWeight>;
+
+// What a product reads: rows as floats (x) and as 8-bit blocks, either -1 when no weight wants it.
+struct LinearInput {
+    int x, blocks;
+};
+
+struct LinearPart {
+    Weight weight;
+    Vector bias;
+    int output;
+};
+
+// Several products of one input. With `residual` >= 0 the (only) output is residual + product.
+class LinearInstruction : public Instruction {
+  public:
+    LinearInstruction(LinearInput input, std::vector<LinearPart> parts, int residual);
+    void run(const Frame& frame, int thread) const override;
+    const char* name() const noexcept override { return residual_ >= 0 ? "linear_add" : "linear"; }
+    bool row_wise() const noexcept override { return false; }
+    int reusable_input() const noexcept override { return residual_; }
+
+  private:
+    void run_part(const Frame& frame, const LinearPart& part, const LinearRange& range, int thread) const;
+    LinearInput input_;
+    std::vector<LinearPart> parts_;
+    int residual_;
+    std::int64_t num_panels_ = 0;
+};
+
+// activation(x gate^T) * (x up^T) for a rectangle of rows and panels, in pieces that stay in the cache. The
+// outputs are also rounded to `quantized` blocks unless that is null.
+struct GatedCall {
+    const KernelTable* kernels;
+    const PackedWeight *gate, *up;
+    const ActivationBlock* blocks;
+    const float* inputs;
+    float *outputs, *scratch;  // [rows, gate outputs]
+    ActivationBlock* quantized;
+    Activation activation;
+};
+void run_gated(const GatedCall& call, const LinearRange& range);
+// A thread's part of `rows` rows, cut at even panels so that blocks of 32 outputs stay whole.
+LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread, int num_threads);
+
+class GatedLinearInstruction : public Instruction {
+  public:
+    // `quantized` is -1 when nobody reads the output as blocks.
+    GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation, int output, int scratch,
+                           int quantized);
+    void run(const Frame& frame, int thread) const override;
+    const char* name() const noexcept override { return "gated_linear"; }
+    bool row_wise() const noexcept override { return false; }
+
+  private:
+    LinearInput input_;
+    Weight gate_, up_;
+    Activation activation_;
+    int output_, scratch_, quantized_;
+};
+
+}  // namespace pelton

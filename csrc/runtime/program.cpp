@@ -1,0 +1,144 @@
+#include "runtime/program.h"
+
+#include <chrono>
+#include <cstring>
+
+#include "core/errors.h"
+
+namespace pelton {
+
+namespace {
+
+std::shared_ptr<AlignedBuffer> grown(const std::shared_ptr<AlignedBuffer>& old, std::int64_t floats) {
+    const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
+    if (old && old->size() >= bytes) return old;
+    return std::make_shared<AlignedBuffer>(bytes + bytes / 8);
+}
+
+std::int64_t nanoseconds() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+}  // namespace
+
+void Workspace::reserve(std::int64_t shared, std::int64_t local) {
+    shared_ = grown(shared_, shared);
+    local_ = grown(local_, local);
+}
+
+std::int64_t Workspace::num_bytes() const noexcept {
+    return static_cast<std::int64_t>((shared_ ? shared_->size() : 0) + (local_ ? local_->size() : 0));
+}
+
+int Program::add_value(std::int64_t width, int row_set) {
+    require(width > 0 && width < (std::int64_t{1} << 31) && row_set >= 0, "a value has a width and a row set");
+    values_.push_back({width, row_set});
+    return static_cast<int>(values_.size()) - 1;
+}
+
+int Program::checked(int value) const {
+    require(value >= 0 && value < static_cast<int>(values_.size()), "there is no such value");
+    return value;
+}
+
+void Program::add_attend(int q, int k, int v, int output, AttendSpec spec, const AttendShape& shape) {
+    std::shared_ptr<AttendWork> work;
+    for (const std::shared_ptr<AttendWork>& known : attend_works_)
+        if (known->shape() == shape) work = known;
+    if (!work) {
+        work = std::make_shared<AttendWork>(shape);
+        attend_works_.push_back(work);
+    }
+    auto instruction = std::make_unique<AttendInstruction>(q, k, v, output, std::move(spec), work);
+    if (instruction->wants_mass()) with_mass_.push_back(instruction.get());
+    add(std::move(instruction));
+}
+
+std::shared_ptr<RopeTable> Program::rope_table(const RopeSpec& spec) {
+    for (const std::shared_ptr<RopeTable>& table : rope_tables_)
+        if (table->spec() == spec) return table;
+    rope_tables_.push_back(std::make_shared<RopeTable>(spec));
+    return rope_tables_.back();
+}
+
+// A run of many layers gives most of its time to a few instructions, so timing each costs little; untraced runs
+// only pay the test of one flag per call of run().
+void Program::set_trace(bool on) {
+    tracing_ = on;
+    if (on) trace_.assign(static_cast<std::size_t>(pool_->num_threads()) * instructions_.size() * 2, 0);
+}
+
+void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv) {
+    require(finished_, "the program is not finished");
+    pass_ = -1;
+    for (const std::shared_ptr<AttendWork>& work : attend_works_)
+        require(work->shape().kv_heads == kv.heads && work->shape().head_dim == kv.head_dim,
+                "the KV arena has other heads than the plan");
+    for (const ValueSpec& value : values_)
+        require(value.row_set <= static_cast<int>(row_sets.size()), "the batch lacks a row set of the plan");
+    frame_.batch.assign(batch, row_sets, kv.num_blocks);
+    frame_.kv = kv;
+    frame_.replicated = pool_->num_threads() > 1 && frame_.batch.num_rows() <= kReplicatedRows;
+    const std::int64_t shared = lay_out(false), local = lay_out(true);
+    workspace_->reserve(shared, local * (frame_.replicated ? pool_->num_threads() : 1));
+    frame_.shared = workspace_->shared_floats();
+    frame_.local = workspace_->local_floats();
+    frame_.local_stride = local;
+    for (const std::shared_ptr<AttendWork>& work : attend_works_) work->prepare(frame_);
+    for (const std::unique_ptr<Instruction>& instruction : instructions_) instruction->prepare(frame_);
+    pass_ = ++workspace_->pass;
+}
+
+// Offsets of all slots of one kind for this batch; returns the floats they take.
+std::int64_t Program::lay_out(bool local) {
+    std::int64_t total = 0;
+    slot_offsets_.resize(slots_.size());
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+        if (slots_[i].local != local) continue;
+        slot_offsets_[i] = total;
+        total += (frame_.batch.rows_of(slots_[i].row_set) * slots_[i].width + 15) / 16 * 16;
+    }
+    for (std::size_t v = 0; v < values_.size(); ++v)
+        if (slots_[slot_of_[v]].local == local) frame_.offsets[v] = slot_offsets_[slot_of_[v]];
+    return total + 16;
+}
+
+void Program::run(std::int64_t begin, std::int64_t end) {
+    require(pass_ >= 0 && pass_ == workspace_->pass, "another forward pass has begun since");
+    require(0 <= begin && begin <= end && end <= num_instructions(), "there are no such instructions");
+    if (begin == end) return;
+    if (tracing_) return pool_->run([&](int thread) { run_traced(begin, end, thread); });
+    pool_->run([&](int thread) { run_thread(begin, end, thread); });
+}
+
+void Program::run_thread(std::int64_t begin, std::int64_t end, int thread) {
+    const std::uint8_t* barrier = barriers_[frame_.replicated].data();
+    for (std::int64_t i = begin; i < end; ++i) {
+        if (barrier[i] != 0 && i != begin) pool_->barrier();
+        instructions_[i]->run(frame_, thread);
+    }
+}
+
+void Program::run_traced(std::int64_t begin, std::int64_t end, int thread) {
+    const std::uint8_t* barrier = barriers_[frame_.replicated].data();
+    std::int64_t* trace = trace_.data() + thread * num_instructions() * 2;
+    std::int64_t before = nanoseconds();
+    for (std::int64_t i = begin; i < end; ++i) {
+        if (barrier[i] != 0 && i != begin) pool_->barrier();
+        const std::int64_t start = nanoseconds();
+        instructions_[i]->run(frame_, thread);
+        const std::int64_t stop = nanoseconds();
+        trace[2 * i] += stop - start;
+        trace[2 * i + 1] += start - before;
+        before = stop;
+    }
+}
+
+void Program::write(int value, const float* from) {
+    const std::size_t bytes = static_cast<std::size_t>(rows_of(value) * width_of(value)) * sizeof(float);
+    const int copies = frame_.is_local[value] && frame_.replicated ? pool_->num_threads() : 1;
+    for (int thread = 0; thread < copies; ++thread) std::memcpy(frame_.value(value, thread), from, bytes);
+}
+
+}  // namespace pelton

@@ -1,0 +1,104 @@
+// A plan as a flat list of instructions: memory assigned ahead, barriers only where threads depend on each other.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/aligned_buffer.h"
+#include "runtime/attend_instruction.h"
+#include "runtime/instruction.h"
+
+namespace pelton {
+
+// The memory of values, shared by all programs of one executor: one pass at a time. It grows to the largest
+// batch seen. Old memory lives as long as somebody holds it.
+class Workspace {
+  public:
+    // At least that many floats of each kind; contents are lost when it grows.
+    void reserve(std::int64_t shared, std::int64_t local);
+    const std::shared_ptr<AlignedBuffer>& shared() const noexcept { return shared_; }
+    float* shared_floats() const noexcept { return shared_ ? reinterpret_cast<float*>(shared_->data()) : nullptr; }
+    float* local_floats() const noexcept { return local_ ? reinterpret_cast<float*>(local_->data()) : nullptr; }
+    std::int64_t num_bytes() const noexcept;
+    // Counts passes, so that one that was overtaken can tell.
+    std::int64_t pass = 0;
+
+  private:
+    std::shared_ptr<AlignedBuffer> shared_, local_;
+};
+
+// Rows up to which every thread computes local values itself. Measured: the work of one row's norm and rounding
+// (0.3 microseconds) against a barrier (0.3 to 0.5).
+constexpr std::int64_t kReplicatedRows = 2;
+
+class Program {
+  public:
+    Program(std::shared_ptr<ThreadPool> pool, const KernelTable& kernels, std::shared_ptr<Workspace> workspace)
+        : pool_(std::move(pool)), workspace_(std::move(workspace)) {
+        frame_.kernels = &kernels;
+        frame_.pool = pool_.get();
+    }
+
+    // Building. Values are numbered from 0; each is written by one instruction.
+    int add_value(std::int64_t width, int row_set);
+    void add(std::unique_ptr<Instruction> instruction) { instructions_.push_back(std::move(instruction)); }
+    void add_attend(int q, int k, int v, int output, AttendSpec spec, const AttendShape& shape);
+    std::shared_ptr<RopeTable> rope_table(const RopeSpec& spec);
+    // Assigns memory and barriers. Values in `keep` stay readable to the end of a pass.
+    void finish(const std::vector<int>& keep);
+
+    // Running: one pass over one batch, in stretches of instructions.
+    void begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv);
+    void run(std::int64_t begin, std::int64_t end);
+    // [rows, width] of a value, while it is live.
+    const float* read(int value) const { return frame_.value(checked(value), 0); }
+    void write(int value, const float* from);
+    std::int64_t rows_of(int value) const { return frame_.rows(checked(value)); }
+    std::int64_t width_of(int value) const { return frame_.width(checked(value)); }
+    // The attention mass of the instruction that has it as tap number `index`: [spans, slots].
+    const std::vector<float>& mass(std::int64_t index) const { return with_mass_.at(index)->mass(); }
+    std::int64_t num_spans() const noexcept { return frame_.batch.num_spans(); }
+
+    // Per thread and instruction: nanoseconds of work, nanoseconds of waiting before it. Summed while switched on.
+    void set_trace(bool on);
+    const std::vector<std::int64_t>& trace() const noexcept { return trace_; }
+
+    std::int64_t num_instructions() const noexcept { return static_cast<std::int64_t>(instructions_.size()); }
+    const Instruction& instruction(std::int64_t index) const { return *instructions_[index]; }
+    bool barrier_before(std::int64_t index, bool replicated) const { return barriers_[replicated][index] != 0; }
+    const std::shared_ptr<Workspace>& workspace() const noexcept { return workspace_; }
+
+  private:
+    struct Slot {
+        std::int64_t width;
+        int row_set;
+        bool local;
+        bool free;
+    };
+    int checked(int value) const;
+    void assign_slots(const std::vector<int>& keep);
+    bool can_take_over(const Instruction& instruction, int input, int output) const;
+    int take_slot(int value);
+    void place_barriers(bool replicated);
+    std::int64_t lay_out(bool local);
+    void run_thread(std::int64_t begin, std::int64_t end, int thread);
+    void run_traced(std::int64_t begin, std::int64_t end, int thread);
+
+    std::shared_ptr<ThreadPool> pool_;
+    std::shared_ptr<Workspace> workspace_;
+    Frame frame_;
+    std::vector<ValueSpec> values_;
+    std::vector<std::unique_ptr<Instruction>> instructions_;
+    std::vector<std::shared_ptr<AttendWork>> attend_works_;
+    std::vector<const AttendInstruction*> with_mass_;  // in order of addition
+    std::vector<std::shared_ptr<RopeTable>> rope_tables_;
+    std::vector<Slot> slots_;
+    std::vector<int> slot_of_;  // of value i
+    std::vector<std::uint8_t> barriers_[2];
+    std::vector<std::int64_t> slot_offsets_;
+    std::vector<std::int64_t> trace_;
+    bool tracing_ = false, finished_ = false;
+    std::int64_t pass_ = -1;
+};
+
+}  // namespace pelton

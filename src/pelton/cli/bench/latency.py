@@ -1,0 +1,197 @@
+"""`pelton bench latency`: prompt and decode speed of one sequence, in llama-bench's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..console import note, say, say_json, say_markdown_table
+from ..figures import mebibytes, parameters, seconds, share
+from ..options import EngineFlags, Json
+
+if TYPE_CHECKING:
+    from ...cost.machine import Machine
+    from ...cost.passes import PassResult, PassTest, PassTimer
+    from ...llm import LLM
+
+_COLUMNS = ("model", "size", "params", "backend", "threads", "test", "t/s", "ceiling", "share")
+_RIGHT = ("size", "params", "threads", "test", "t/s", "ceiling", "share")
+_WORD = "Hello"
+_SHARE_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the run is about, for every row. python_share: of the time between decode steps' ends."""
+
+    model: str
+    format: str
+    backend: str
+    threads: int
+    model_bytes: int
+    model_parameters: int
+    load_to_first_token_seconds: float
+    python_share: float
+    peak_memory_bytes: int
+    kv_bytes_per_token: int
+
+
+def latency(
+    *,
+    engine: EngineFlags,
+    prompt: Annotated[str, typer.Option("--n-prompt", "-p", help="Prompt lengths, such as 128,512.")] = "512",
+    generate: Annotated[str, typer.Option("--n-gen", "-n", help="Numbers of tokens to decode.")] = "128",
+    depth: Annotated[str, typer.Option("--n-depth", "-d", help="Positions computed before.")] = "0",
+    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, max=1000)] = 5,
+    json: Json = False,
+) -> None:
+    """Time prompts (pp) and decoding (tg) as llama-bench does: no tokenizing, no sampling."""
+    from ...cost.machine import measure, remember
+    from ...cost.passes import PassTimer
+    from ..home import machines_folder
+
+    tests = tests_of(prompt, generate, depth)
+    start = perf_counter()
+    with engine.open() as llm:
+        to_first = _first_token(llm, start)
+        setup = _setup(engine, llm, to_first, python_share(llm))
+        machine = measure(setup.threads, engine.isa)
+        remember(machines_folder(), machine)
+        timer = PassTimer(llm.engine, engine.max_num_batched_tokens)
+        ceilings = ceilings_of(llm, machine, tests, engine.max_num_batched_tokens)
+        if not json:
+            _say_ceilings(machine, tests, ceilings)
+        results = list(_results(timer, tests, ceilings, repetitions))
+    if json:
+        say_json(_document(setup, machine, results))
+    else:
+        _say_results(setup, results)
+
+
+def tests_of(prompt: str, generate: str, depth: str) -> list[PassTest]:
+    """Every prompt length and every number of tokens at every depth; 0 leaves a kind out."""
+    from ...cost.passes import PassTest, parse_counts
+    from ...errors import ConfigError
+
+    prompts, generated = parse_counts(prompt, "--n-prompt"), parse_counts(generate, "--n-gen")
+    kinds = [("pp", count) for count in prompts if count] + [("tg", count) for count in generated if count]
+    if not kinds:
+        raise ConfigError("leaves nothing to measure", field="--n-prompt and --n-gen", value="0")
+    return [PassTest(kind, count, at) for at in parse_counts(depth, "--n-depth") for kind, count in kinds]
+
+
+def _first_token(llm: LLM, start: float) -> float:
+    from ...config import SamplingParams
+
+    one = SamplingParams(max_tokens=1, temperature=0.0)
+    llm.generate(_WORD if llm.tokenizer is not None else [0], one)
+    return perf_counter() - start
+
+
+def python_share(llm: LLM) -> float:
+    """Share of a decode step's wall time outside the executor: scheduling, sampling, text, all of Python."""
+    from ...config import SamplingParams
+
+    params = SamplingParams(max_tokens=_SHARE_TOKENS + 1, temperature=0.0, ignore_eos=True)
+    state = llm.requests.add(_WORD if llm.tokenizer is not None else [0], params)
+    llm.requests.step()
+    before, start = llm.engine.stats.executor_seconds, perf_counter()
+    while not state.finished:
+        llm.requests.step()
+    return 1.0 - (llm.engine.stats.executor_seconds - before) / (perf_counter() - start)
+
+
+def _setup(engine: EngineFlags, llm: LLM, to_first: float, python: float) -> Setup:
+    import resource
+
+    from ..inspection import shares_of
+
+    loaded = llm.loaded.model
+    shares = shares_of(loaded.weights.values())
+    kv = llm.engine.kv.layout
+    return Setup(
+        model=engine.model,
+        format=shares[0].format,
+        backend=engine.executor if engine.isa is None else f"{engine.executor} {engine.isa}",
+        threads=llm.settings.num_threads,
+        model_bytes=sum(share.bytes for share in shares),
+        model_parameters=loaded.shape.parameters,
+        load_to_first_token_seconds=to_first,
+        python_share=python,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        kv_bytes_per_token=kv.block_bytes // 32,
+    )
+
+
+def ceilings_of(llm: LLM, machine: Machine, tests: Sequence[PassTest], chunk: int) -> list[tuple[float, str]]:
+    from ...cost.passes import ceiling
+
+    formats = {name: tensor.format for name, tensor in llm.loaded.model.weights.items()}
+    return [ceiling(llm.engine, formats, machine, test, chunk) for test in tests]
+
+
+def _results(
+    timer: PassTimer, tests: Sequence[PassTest], ceilings: Sequence[tuple[float, str]], repetitions: int
+) -> Iterator[PassResult]:
+    from ...cost.passes import PassResult
+
+    for test, (most, limit) in zip(tests, ceilings, strict=True):
+        timer.seconds(test)  # the first run of a shape is slower: memory is touched for the first time
+        samples = tuple(test.tokens / timer.seconds(test) for _ in range(repetitions))
+        yield PassResult(test, samples, most, limit)
+    timer.close()
+
+
+def _say_ceilings(machine: Machine, tests: Sequence[PassTest], ceilings: Sequence[tuple[float, str]]) -> None:
+    peaks = (("int8", machine.int8), ("bf16", machine.bf16), ("f32", machine.f32))
+    shown = ", ".join(f"{name} {value / 1e9:.0f} G/s" for name, value in peaks if value)
+    say(f"machine: reads {machine.memory_bandwidth / 1e9:.1f} GB/s from memory, multiply-adds: {shown}")
+    for test, (most, limit) in zip(tests, ceilings, strict=True):
+        say(f"ceiling of {test}: {most:.1f} tokens/s, set by {limit}")
+    say("")
+
+
+def _say_results(setup: Setup, results: Sequence[PassResult]) -> None:
+    same = (
+        f"{setup.model} {setup.format}",
+        mebibytes(setup.model_bytes),
+        parameters(setup.model_parameters),
+        setup.backend,
+        str(setup.threads),
+    )
+    rows = [
+        (*same, str(r.test), f"{r.mean:.2f} ± {r.deviation:.2f}", f"{r.ceiling:.0f}", share(r.share))
+        for r in results
+    ]
+    say_markdown_table(_COLUMNS, rows, right=_RIGHT)
+    say("")
+    say(f"load to first token: {seconds(setup.load_to_first_token_seconds)}")
+    say(f"Python's share of a decode step: {share(setup.python_share)}")
+    say(f"peak memory: {mebibytes(setup.peak_memory_bytes)} (model {mebibytes(setup.model_bytes)})")
+    if any(result.share > 1.0 for result in results):
+        note("a share above 100 %: the machine was busier while its limits were measured; run again")
+
+
+def _document(setup: Setup, machine: Machine, results: Sequence[PassResult]) -> dict[str, object]:
+    from ... import __version__
+
+    rows = [
+        {
+            "test": str(r.test),
+            "n_prompt": r.test.tokens if r.test.kind == "pp" else 0,
+            "n_gen": r.test.tokens if r.test.kind == "tg" else 0,
+            "n_depth": r.test.depth,
+            "avg_ts": r.mean,
+            "stddev_ts": r.deviation,
+            "samples_ts": list(r.samples),
+            "ceiling_ts": r.ceiling,
+            "share": r.share,
+            "limit": r.limit,
+        }
+        for r in results
+    ]
+    return {"pelton": __version__, "setup": asdict(setup), "machine": asdict(machine), "tests": rows}

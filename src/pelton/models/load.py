@@ -1,0 +1,149 @@
+"""Open a model: a GGUF file, a Hugging Face folder, or a synthetic reference -> plan and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ..errors import ModelFileError, UnsupportedModelError
+from ..plan import Plan, PlanBuilder, verify
+from ..quant import Tensor
+from ..weights.config_file import open_config
+from ..weights.fields import Fields
+from ..weights.gguf import open_gguf
+from ..weights.manifest import ModelKind
+from ..weights.safetensors import open_safetensors
+from . import ARCHITECTURES, read_config, read_gguf
+from .architecture import Architecture, Decoder, ModelShape
+from .assemble import assemble
+from .build import build, parameter_count, weight_shapes
+from .read_rope import ContextUse
+from .synthetic import PREFIX, parse_synthetic, synthetic_weights
+
+# Tensors that hold no weights: masks and tables that the library computes anyway.
+_CONFIG_IGNORED = (r".*\.rotary_emb\.inv_freq", r".*\.(attn|attention)\.(bias|masked_bias)")
+# Read as part of the RoPE settings.
+_GGUF_IGNORED = (r"rope_freqs\.weight", r"rope_factors_(long|short)\.weight")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for an executor.
+
+    `weights` is keyed by the plan's names; a tied "output" is the same Tensor as "token_embd".
+    `context_length` is the one in use. `source` is where the text layer finds its settings: the
+    metadata of a GGUF file, a Hugging Face folder, None for a synthetic model.
+    """
+
+    shape: ModelShape
+    plan: Plan
+    weights: Mapping[str, Tensor]
+    context_length: int
+    source: Fields | Path | None
+
+
+def load_model(
+    source: str | Path, kind: ModelKind | None = None, context_length: int | None = None
+) -> LoadedModel:
+    """Open the model at `source`: "synthetic:...", a folder with config.json, or a GGUF file.
+
+    `kind` None: seen from `source` itself. `context_length` None: the trained one.
+
+    Raises ModelFileError and UnsupportedModelError naming file, field and value; ConfigError for a
+    synthetic reference or a context length beyond the trained one.
+    """
+    if kind == "synthetic" or (kind is None and str(source).startswith(PREFIX)):
+        return _load_synthetic(str(source), context_length)
+    path = Path(source)
+    is_folder = path.is_dir() if kind is None else kind == "folder"
+    try:
+        return _load_folder(path, context_length) if is_folder else _load_gguf(path, context_length)
+    except ModelFileError as error:
+        if error.subject is not None:
+            raise
+        raise type(error)(error.message, subject=path, field=error.field, value=error.value) from error
+
+
+def _load_synthetic(reference: str, context_length: int | None) -> LoadedModel:
+    model = parse_synthetic(reference)
+    wanted = context_length if model.context is None else model.context
+    ContextUse(model.decoder.context_length, wanted)  # refuse it before making gigabytes
+    return _finish(model.decoder, synthetic_weights(model), wanted, None)
+
+
+def _load_folder(folder: Path, wanted: int | None) -> LoadedModel:
+    config = open_config(folder)
+    name = config.get_str("model_type")
+    architecture = _find(
+        str(config.subject),
+        "model_type",
+        name,
+        {known: item for item in ARCHITECTURES for known in item.config_names},
+    )
+    decoder = architecture.read_config(config, wanted)
+    read_config.refuse_unread(config)
+    tensors = open_safetensors(folder)
+    ignored = (*_CONFIG_IGNORED, r"lm_head\.weight|embed_out\.weight") if decoder.tied else _CONFIG_IGNORED
+    parts = architecture.config_parts(decoder, tensors)
+    weights = assemble(str(folder), tensors, parts, _stored(decoder), ignored)
+    return _finish(decoder, weights, wanted, folder)
+
+
+def _load_gguf(path: Path, wanted: int | None) -> LoadedModel:
+    file = open_gguf(path)
+    name = file.metadata.get_str("general.architecture")
+    architecture = _find(
+        str(path),
+        "general.architecture",
+        name,
+        {known: item for item in ARCHITECTURES for known in item.gguf_names},
+    )
+    decoder = architecture.read_gguf(file, wanted)
+    read_gguf.refuse_unread(file)
+    parts = architecture.gguf_parts(decoder, file.tensors)
+    weights = assemble(str(path), file.tensors, parts, _stored(decoder), _GGUF_IGNORED)
+    return _finish(decoder, weights, wanted, file.metadata)
+
+
+def _find(subject: str, field: str, name: str, known: Mapping[str, Architecture]) -> Architecture:
+    if name not in known:
+        raise UnsupportedModelError(
+            f"is none of the supported architectures: {', '.join(sorted(known))}",
+            subject=subject,
+            field=field,
+            value=name,
+        )
+    return known[name]
+
+
+def _stored(decoder: Decoder) -> dict[str, tuple[int, ...]]:
+    shapes = weight_shapes(decoder)
+    if decoder.tied:
+        del shapes["output"]
+    return shapes
+
+
+def _finish(
+    decoder: Decoder,
+    weights: dict[str, Tensor],
+    wanted: int | None,
+    source: Fields | Path | None,
+) -> LoadedModel:
+    if decoder.tied:
+        weights["output"] = weights["token_embd"]
+    plan = build(PlanBuilder({name: tensor.shape for name, tensor in weights.items()}), decoder)
+    verify(plan)
+    shape = ModelShape(
+        architecture=decoder.architecture,
+        vocab_size=decoder.vocab_size,
+        context_length=decoder.context_length,
+        num_layers=decoder.num_layers,
+        hidden=decoder.hidden,
+        num_kv_heads=decoder.num_kv_heads,
+        head_dim=decoder.head_dim,
+        parameters=parameter_count(decoder),
+    )
+    context = ContextUse(decoder.context_length, wanted).length
+    return LoadedModel(shape, plan, MappingProxyType(weights), context, source)

@@ -1,0 +1,214 @@
+"""The registry: every technique from the literature that pelton carries, one row each.
+
+A row ties four things together and a test holds them to it: the file that implements the technique,
+whose docstring names the papers; the switch that turns it on; the test of its defining property; and
+the figure last measured for it, in docs/measurements/techniques.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConfigError
+
+FAMILIES = ("engine", "kernel", "memory", "sampling", "scheduling", "speculation")
+COLUMNS = ("technique", "metric", "value", "unit", "baseline", "date", "machine", "command")
+_MOST_CSV_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Paper:
+    """`name` is how the implementing file's docstring calls it; `number` its row in the literature list."""
+
+    name: str
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One technique.
+
+    exact: whether the text (or distribution) is what it would be without it. switch: how a user turns it on.
+    test: pytest node id of its defining property. benchmark: its row in techniques.csv. source: the module
+    and class, `pelton.decode.accept:CoupledVerifier`, or the C++ file that implements it.
+    """
+
+    name: str
+    family: str
+    title: str
+    papers: tuple[Paper, ...]
+    exact: bool
+    switch: str
+    test: str
+    benchmark: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ConfigError(f"must be one of {', '.join(FAMILIES)}", subject=self.name, field="family")
+        for field in ("name", "title", "switch", "test", "benchmark", "source"):
+            if not getattr(self, field):
+                raise ConfigError("must not be empty", subject=self.name or "technique", field=field)
+        if "::" not in self.test:
+            raise ConfigError("must be a pytest node id", subject=self.name, field="test", value=self.test)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure of one technique, as techniques.csv has it; `baseline` says against what."""
+
+    metric: str
+    value: float
+    unit: str
+    baseline: str
+    date: str
+    machine: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.value:g} {self.unit}".rstrip()
+
+
+TECHNIQUES: tuple[Technique, ...] = (
+    Technique(
+        name="stall-free-chunked-prefill",
+        family="scheduling",
+        title="Prompts run in chunks beside decoding sequences within one token budget: nobody stalls",
+        papers=(Paper("SARATHI", 117), Paper("Sarathi-Serve", 218)),
+        exact=True,
+        switch="always on; --max-num-batched-tokens sets the budget",
+        test="tests/test_engine.py::test_text_does_not_depend_on_batch_budget_or_preemption",
+        benchmark="stall-free-chunked-prefill",
+        source="pelton.sched.budget:TokenBudgetScheduler",
+    ),
+    Technique(
+        name="continuous-batching",
+        family="scheduling",
+        title="Sequences join and leave the batch at every step",
+        papers=(Paper("Orca"),),
+        exact=True,
+        switch="always on; --max-num-seqs sets how many run at once",
+        test="tests/test_engine.py::test_text_does_not_depend_on_batch_budget_or_preemption",
+        benchmark="continuous-batching",
+        source="pelton.sched.budget:TokenBudgetScheduler",
+    ),
+    Technique(
+        name="paged-kv",
+        family="memory",
+        title="Keys and values in blocks of 32 positions, shared by forks and copied on write",
+        papers=(),
+        exact=True,
+        switch="always on; --kv-memory sets the arena's size",
+        test="tests/laws/test_rows.py::test_fork_and_roll_back",
+        benchmark="paged-kv",
+        source="pelton.kv.blocks:BlockTable",
+    ),
+    Technique(
+        name="online-softmax-attention",
+        family="kernel",
+        title="Attention over chunks of keys with a running maximum and sum, never a matrix of scores",
+        papers=(),
+        exact=True,
+        switch="always on in the native executor",
+        test="tests/laws/test_rows.py::test_tiny_models_on_every_instruction_set",
+        benchmark="online-softmax-attention",
+        source="csrc/kernels/attention.h",
+    ),
+    Technique(
+        name="int8-activations",
+        family="kernel",
+        title="Activations rounded to 8 bits per 32 so that dot products with block formats run in integers",
+        papers=(),
+        exact=False,
+        switch="always on in the native executor for block formats; --executor reference is without",
+        test="tests/native/test_linear.py::test_quantized_activations_are_near_and_the_same_on_every_level",
+        benchmark="int8-activations",
+        source="csrc/kernels/quantize_block.h",
+    ),
+    Technique(
+        name="fixed-order-reductions",
+        family="engine",
+        title="Every sum runs in one order whatever the batch, chunks or threads: equal bits, not near ones",
+        papers=(),
+        exact=True,
+        switch="always on",
+        test="tests/laws/test_rows.py::test_the_real_model",
+        benchmark="fixed-order-reductions",
+        source="csrc/kernels/linear.h",
+    ),
+    Technique(
+        name="counter-based-sampling",
+        family="sampling",
+        title="Random numbers from seed, position and stream, so a sample never depends on the batch",
+        papers=(Paper("Parallel random numbers: as easy as 1, 2, 3"),),
+        exact=True,
+        switch="always on; --seed fixes the text",
+        test="tests/decode/test_sampler.py::test_a_draw_depends_on_seed_position_and_stream_alone",
+        benchmark="counter-based-sampling",
+        source="pelton.decode.philox:uniform",
+    ),
+    Technique(
+        name="coupled-verification",
+        family="speculation",
+        title="A draft is accepted as far as it guessed the sample: the same text at any temperature",
+        papers=(Paper("Coupling without Communication and Drafter-Invariant Speculative Decoding"),),
+        exact=True,
+        switch="LLM(drafter=...)",
+        test="tests/decode/test_accept.py::test_any_draft_gives_the_text_of_plain_decoding",
+        benchmark="coupled-verification",
+        source="pelton.decode.accept:CoupledVerifier",
+    ),
+    Technique(
+        name="ngram-drafts",
+        family="speculation",
+        title="Guesses copied from what followed the last few tokens earlier in the same text",
+        papers=(Paper("Prompt lookup decoding"),),
+        exact=True,
+        switch="LLM(drafter=NgramDrafter())",
+        test="tests/test_engine.py::test_drafts_change_the_number_of_steps_never_the_text",
+        benchmark="ngram-drafts",
+        source="pelton.spec.ngram:NgramDrafter",
+    ),
+)
+
+
+def measurements_folder() -> Path | None:
+    """Where measured figures lie: beside an installed package, or in the source tree's docs."""
+    package = Path(__file__).parent
+    candidates = (package / "measurements", package.parent.parent / "docs" / "measurements")
+    return next((folder for folder in candidates if (folder / "techniques.csv").is_file()), None)
+
+
+def last_figures(path: Path) -> Mapping[str, Figure]:
+    """The newest figure of each benchmark in a techniques.csv: of several rows the last date wins.
+
+    Raises ConfigError naming file, line and value for a row that is no figure.
+    """
+    if path.stat().st_size > _MOST_CSV_BYTES:
+        raise ConfigError("is too large for a table of figures", subject=path)
+    figures: dict[str, Figure] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ConfigError(f"must be {','.join(COLUMNS)}", subject=path, field="first line")
+        for row in reader:
+            figure = _figure(row, f"{path}:{reader.line_num}")
+            kept = figures.get(row["technique"])
+            if kept is None or figure.date >= kept.date:
+                figures[row["technique"]] = figure
+    return figures
+
+
+def _figure(row: Mapping[str, str | None], where: str) -> Figure:
+    cells = {name: row[name] for name in COLUMNS if name != "technique"}
+    try:
+        value = float(cells.pop("value") or "")
+    except ValueError:
+        raise ConfigError("is not a number", subject=where, field="value", value=row["value"]) from None
+    complete = {name: cell for name, cell in cells.items() if cell is not None}
+    if len(complete) != len(cells):
+        raise ConfigError("has too few cells", subject=where)
+    return Figure(value=value, **complete)
