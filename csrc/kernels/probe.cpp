@@ -75,7 +75,8 @@ int64_t probe_bf16_peak([[maybe_unused]] int64_t rounds, [[maybe_unused]] float*
 #if defined(PELTON_ISA_avx512)
     uint16_t start[32] = {0x3f80, 0x3f00};
     launder(start);
-    const __m512bh factor = reinterpret_cast<const __m512bh&>(start);
+    __m512bh factor;
+    memcpy(&factor, start, sizeof factor);
     __m512 sums[kChains];
     for (auto& sum : sums) sum = _mm512_setzero_ps();
     for (int64_t round = 0; round < rounds; ++round) {

@@ -104,8 +104,17 @@ std::int64_t Program::lay_out(bool local) {
     return total + 16;
 }
 
-void Program::run(std::int64_t begin, std::int64_t end) {
+void Program::check_pass() const {
     require(pass_ >= 0 && pass_ == workspace_->pass, "another forward pass has begun since");
+}
+
+const float* Program::read(int value) const {
+    check_pass();
+    return frame_.value(checked(value), 0);
+}
+
+void Program::run(std::int64_t begin, std::int64_t end) {
+    check_pass();
     require(0 <= begin && begin <= end && end <= num_instructions(), "there are no such instructions");
     if (begin == end) return;
     if (tracing_) return pool_->run([&](int thread) { run_traced(begin, end, thread); });
@@ -136,6 +145,7 @@ void Program::run_traced(std::int64_t begin, std::int64_t end, int thread) {
 }
 
 void Program::write(int value, const float* from) {
+    check_pass();
     const std::size_t bytes = static_cast<std::size_t>(rows_of(value) * width_of(value)) * sizeof(float);
     const int copies = frame_.is_local[value] && frame_.replicated ? pool_->num_threads() : 1;
     for (int thread = 0; thread < copies; ++thread) std::memcpy(frame_.value(value, thread), from, bytes);

@@ -39,6 +39,9 @@ class Program {
         frame_.pool = pool_.get();
     }
 
+    Program(const Program&) = delete;
+    Program& operator=(const Program&) = delete;
+
     // Building. Values are numbered from 0; each is written by one instruction.
     int add_value(std::int64_t width, int row_set);
     void add(std::unique_ptr<Instruction> instruction) { instructions_.push_back(std::move(instruction)); }
@@ -51,7 +54,7 @@ class Program {
     void begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv);
     void run(std::int64_t begin, std::int64_t end);
     // [rows, width] of a value, while it is live.
-    const float* read(int value) const { return frame_.value(checked(value), 0); }
+    const float* read(int value) const;
     void write(int value, const float* from);
     std::int64_t rows_of(int value) const { return frame_.rows(checked(value)); }
     std::int64_t width_of(int value) const { return frame_.width(checked(value)); }
@@ -76,6 +79,7 @@ class Program {
         bool free;
     };
     int checked(int value) const;
+    void check_pass() const;
     void assign_slots(const std::vector<int>& keep);
     bool can_take_over(const Instruction& instruction, int input, int output) const;
     int take_slot(int value);

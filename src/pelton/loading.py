@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .engine import Engine
@@ -44,9 +45,11 @@ def load_engine(
     """
     resolved = store.resolve(reference, progress)
     model = load_model(resolved.path or reference, resolved.kind, settings.context_length)
-    tokenizer, template = tokenizer_of(model.source, subject=str(resolved.path))
     context, arena = allocate_kv(model.plan, model.context_length, settings)
-    executor = make_executor(settings, model.plan, model.weights)
+    with ThreadPoolExecutor(1) as beside:  # packing weights leaves Python free to read the vocabulary
+        text = beside.submit(tokenizer_of, model.source, subject=str(resolved.path))
+        executor = make_executor(settings, model.plan, model.weights)
+        tokenizer, template = text.result()
     engine = Engine(
         executor,
         arena,

@@ -125,8 +125,8 @@ HOSTILE: dict[str, tuple[GGUF | bytes, str]] = {
     "tensor type of all ones": (shaped([32], 2**32 - 1), "w type"),
     "tensor type IQ2_XXS": (shaped([256], 16), "w type"),
     "tensor type I32": (shaped([32], 26), "w type"),
-    "offset not aligned": (placed(0, 129), "b offset"),
-    "offset aligned to 8 only": (placed(0, 136), "b offset"),
+    "offset not aligned": (placed(0, 129, 512), "b offset"),
+    "offset aligned to 8 only": (placed(0, 136, 512), "b offset"),
     "offsets equal": (placed(0, 0), "offset"),
     "offsets overlap": (placed(0, 96), "b offset"),
     "offsets overlap in reverse": (placed(96, 0), "a offset"),
@@ -164,6 +164,22 @@ def test_a_hostile_file_is_refused_with_its_field(tmp_path: Path, name: str) -> 
     assert named in str(caught.value.field)
     assert str(caught.value).isprintable()
     assert peak < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (GGUF(data=bytes(1 << 20), key_count=(1 << 16) + 1), "metadata_kv_count"),
+        (GGUF(data=bytes(3 << 20), tensor_count=(1 << 16) + 1), "tensor_count"),
+        (GGUF([pair("k", ARRAY, array(STRING, [bytes(9 << 20)], (1 << 20) + 1))]), "k count"),
+        (GGUF([pair("k", STRING, text(b"v" * ((16 << 20) + 1)))]), "k length"),
+    ],
+    ids=["keys", "tensors", "strings", "one string"],
+)
+def test_counts_are_bounded_even_where_the_file_backs_them(tmp_path: Path, content: GGUF, field: str) -> None:
+    with pytest.raises(ModelFileError, match=r"more than \d+|longer than \d+") as caught:
+        open_gguf(written(tmp_path, content))
+    assert caught.value.field == field
 
 
 def test_the_file_the_hostile_ones_are_made_from_is_fine(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pelton.models.load import load_model
+from pelton.plan.passes import fuse
 
 from .cases import CASES, Goldens, context_of, stored_rows, tokens_of, write_folder
 from .gguf_files import GGUF_CASES, write_gguf
@@ -27,6 +29,8 @@ def test_folder_equals_transformers(case: str, goldens: Goldens, tmp_path: Path)
     model = load_model(folder, context_length=context_of(case))
     found = logits_of(model, tokens_of(case))
     assert np.abs(found[stored_rows(case)] - goldens.logits(case)).max() <= TOLERANCE
+    fused = logits_of(replace(model, plan=fuse(model.plan)), tokens_of(case))
+    assert np.array_equal(fused, found)
     in_chunks = logits_of(model, tokens_of(case), chunks=(1, 7, len(found) - 8))
     assert np.abs(found - in_chunks).max() <= TOLERANCE
 

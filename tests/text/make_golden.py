@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.text.golden_chats import CHATS, TEMPLATES
 from tests.text.strings import BLOCK, block_hashes, sample_strings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -22,7 +21,7 @@ COUNT = 10_000
 
 
 def main(model: Path) -> None:
-    """Writes golden/tokenizer.json and golden/chats.json."""
+    """Writes golden/tokenizer.json and golden/chats.json; golden/cases.json holds what goes in."""
     from tokenizers import Tokenizer, pre_tokenizers
     from transformers import AutoTokenizer
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -48,20 +47,21 @@ def main(model: Path) -> None:
             "parsed": block_hashes([backend.encode(text, add_special_tokens=False).ids for text in strings]),
         },
     )
+    cases = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
     rows = []
-    for chat in CHATS:
+    for chat in cases["chats"]:
         for open_end in (True, False):
             ids = truth.apply_chat_template(chat, add_generation_prompt=open_end, tokenize=True)["input_ids"]
             text = truth.apply_chat_template(chat, add_generation_prompt=open_end, tokenize=False)
             rows.append({"add_generation_prompt": open_end, "text": text, "ids": list(ids)})
     continued = [
         truth.apply_chat_template(chat, continue_final_message=True, tokenize=False)
-        for chat in CHATS
+        for chat in cases["chats"]
         if chat[-1]["content"].strip()
     ]
     rendered = [
         render_jinja_template([case["messages"]], chat_template=case["template"], **case["options"])[0][0]
-        for case in TEMPLATES
+        for case in cases["templates"]
     ]
     write("chats.json", {"chats": rows, "continued": continued, "templates": rendered})
 

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 BLOCK = 100  # strings per hash in the golden file
 
-_WORDS = (
+_TEXT = (
     "the quick brown fox don't I'M we'll They'VE hello World HTTPServer camelCase snake_case naïve façade "
-    "Ångström straße ΑΒΓ привет Россия שלום مرحبا नमस्ते สวัสดี 你好世界 日本語 カタカナ 한국어 ﬁne ①② ½ x² 𝔘𝔫𝔦 "
+    "Ångström straße ΑΒΓ привет Россия שלום مرحبا नमस्ते สวัสดี 你好世界 日本語 カタカナ 한국어 ﬁne ①② ½ x² "
+    "\U0001d518\U0001d52b\U0001d526 "
     "supercalifragilistic antidisestablishmentarianism e.g. U.S.A. 3.14159 1,000,000 0x1F 2024-01-31"
-).split()
+)
+_WORDS = _TEXT.split()
 _SPACES = (
     " ",
     "  ",

@@ -11,7 +11,7 @@ from pelton.text.pieces import BYTE_OF_CHARACTER, SPACE_MARK
 from pelton.text.vocabulary import Kind
 
 CONTROL = ("<|end|>", "<|start|>", "<s>")
-_WORDS = "the he in er on at hello world start end user assistant".split()  # noqa: SIM905
+_WORDS = ["the", "he", "in", "er", "on", "at", "hello", "world", "start", "end", "user", "assistant"]
 
 
 class Metadata:

@@ -49,7 +49,7 @@ def run(
     else:
         say("")
     if not quiet:
-        note(figures(answer, loaded_after, params.seed))
+        note(figures(answer, loaded_after, None if params.is_greedy else params.seed))
     if answer.interrupted:
         raise typer.Exit(130)
 
@@ -93,10 +93,11 @@ def figures(answer: Answer, load_seconds: float, seed: int | None) -> str:
         return f"no token, load {seconds(load_seconds)}"
     prompt_rate = answer.prompt_tokens / answer.first_token_seconds
     rate = "" if answer.decode_rate is None else f" at {answer.decode_rate:.1f} tok/s"
+    drawn = "" if seed is None else f", seed {seed}"
     return (
         f"{answer.num_tokens} tokens{rate}, first after {seconds(answer.first_token_seconds)}"
         f" ({answer.prompt_tokens} prompt tokens at {prompt_rate:.1f} tok/s), load {seconds(load_seconds)},"
-        f" {answer.finish_reason}, seed {seed}"
+        f" {answer.finish_reason}{drawn}"
     )
 
 

@@ -40,7 +40,7 @@ class ReferenceForward:
         self._next = max(self._next, stop)
 
     def read(self, value: int) -> F32:
-        return self._values[value].copy()
+        return np.array(self._values[value])
 
     def write(self, value: int, array: F32) -> None:
         assert array.shape == self._values[value].shape

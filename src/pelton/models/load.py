@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from ..plan import Plan, PlanBuilder, verify
 from ..quant import Tensor
 from ..weights.config_file import open_config
 from ..weights.fields import Fields
-from ..weights.gguf import open_gguf
+from ..weights.gguf import GGUFFile, open_gguf
 from ..weights.manifest import ModelKind
 from ..weights.safetensors import open_safetensors
 from . import ARCHITECTURES, read_config, read_gguf
@@ -58,12 +59,18 @@ def load_model(
         return _load_synthetic(str(source), context_length)
     path = Path(source)
     is_folder = path.is_dir() if kind is None else kind == "folder"
+    return load_folder(path, context_length) if is_folder else load_gguf(open_gguf(path), context_length)
+
+
+@contextmanager
+def _naming(subject: Path) -> Iterator[None]:
+    """Errors that do not know their file, those of Decoder and Mixture, get its name."""
     try:
-        return _load_folder(path, context_length) if is_folder else _load_gguf(path, context_length)
+        yield
     except ModelFileError as error:
         if error.subject is not None:
             raise
-        raise type(error)(error.message, subject=path, field=error.field, value=error.value) from error
+        raise type(error)(error.message, subject=subject, field=error.field, value=error.value) from error
 
 
 def _load_synthetic(reference: str, context_length: int | None) -> LoadedModel:
@@ -73,16 +80,14 @@ def _load_synthetic(reference: str, context_length: int | None) -> LoadedModel:
     return _finish(model.decoder, synthetic_weights(model), wanted, None)
 
 
-def _load_folder(folder: Path, wanted: int | None) -> LoadedModel:
+def load_folder(folder: Path, wanted: int | None) -> LoadedModel:
+    """A Hugging Face folder: config.json and safetensors."""
     config = open_config(folder)
     name = config.get_str("model_type")
-    architecture = _find(
-        str(config.subject),
-        "model_type",
-        name,
-        {known: item for item in ARCHITECTURES for known in item.config_names},
-    )
-    decoder = architecture.read_config(config, wanted)
+    known = {key: item for item in ARCHITECTURES for key in item.config_names}
+    architecture = _find(config.subject, "model_type", name, known)
+    with _naming(config.subject):
+        decoder = architecture.read_config(config, wanted)
     read_config.refuse_unread(config)
     tensors = open_safetensors(folder)
     ignored = (*_CONFIG_IGNORED, r"lm_head\.weight|embed_out\.weight") if decoder.tied else _CONFIG_IGNORED
@@ -91,23 +96,20 @@ def _load_folder(folder: Path, wanted: int | None) -> LoadedModel:
     return _finish(decoder, weights, wanted, folder)
 
 
-def _load_gguf(path: Path, wanted: int | None) -> LoadedModel:
-    file = open_gguf(path)
+def load_gguf(file: GGUFFile, wanted: int | None = None) -> LoadedModel:
+    """An opened GGUF file."""
     name = file.metadata.get_str("general.architecture")
-    architecture = _find(
-        str(path),
-        "general.architecture",
-        name,
-        {known: item for item in ARCHITECTURES for known in item.gguf_names},
-    )
-    decoder = architecture.read_gguf(file, wanted)
+    known = {key: item for item in ARCHITECTURES for key in item.gguf_names}
+    architecture = _find(file.path, "general.architecture", name, known)
+    with _naming(file.path):
+        decoder = architecture.read_gguf(file, wanted)
     read_gguf.refuse_unread(file)
     parts = architecture.gguf_parts(decoder, file.tensors)
-    weights = assemble(str(path), file.tensors, parts, _stored(decoder), _GGUF_IGNORED)
+    weights = assemble(str(file.path), file.tensors, parts, _stored(decoder), _GGUF_IGNORED)
     return _finish(decoder, weights, wanted, file.metadata)
 
 
-def _find(subject: str, field: str, name: str, known: Mapping[str, Architecture]) -> Architecture:
+def _find(subject: Path, field: str, name: str, known: Mapping[str, Architecture]) -> Architecture:
     if name not in known:
         raise UnsupportedModelError(
             f"is none of the supported architectures: {', '.join(sorted(known))}",

@@ -158,14 +158,14 @@ def layered_windows(config: ConfigFile, layers: int, is_local: Callable[[int], b
     if types is None:
         local = [is_local(layer) for layer in range(layers)]
     else:
-        odd = next((kind for kind in types if kind not in ("full_attention", "sliding_attention")), None)
-        if odd is not None:
-            raise UnsupportedModelError(
-                "only full_attention and sliding_attention are supported",
-                subject=config.subject,
-                field="layer_types",
-                value=odd,
-            )
+        for kind in types:
+            if kind not in ("full_attention", "sliding_attention"):
+                raise UnsupportedModelError(
+                    "only full_attention and sliding_attention are supported",
+                    subject=config.subject,
+                    field="layer_types",
+                    value=kind,
+                )
         if len(types) != layers:
             refuse_broken(config, "layer_types", f"must name all {layers} layers")
         local = [kind == "sliding_attention" for kind in types]

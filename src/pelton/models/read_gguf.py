@@ -86,7 +86,7 @@ def per_layer(m: Fields, key: str, default: int | None) -> int:
     if not m.is_array(key):
         return size(m, key, MOST["width"], default)
     values = m.get_array(key, element=int)
-    if not values or len(set(values)) != 1 or not 1 <= values[0] <= MOST["width"]:
+    if not values or len(set(values)) != 1 or values[0] not in range(1, MOST["width"] + 1):
         refuse(m, key, "only one size for all layers is supported")
     return int(values[0])
 

@@ -74,7 +74,9 @@ class Tokenizer:
         self._pieces = parts.pieces
         self._bytes_of = byte_level_bytes if parts.byte_level else sentencepiece_bytes
         self._byte_cache: dict[int, bytes] = {}
-        self._never_from_text = parts.special.control - {parts.special.unknown}
+        # Where the model has an unknown token, text it has no pieces for is that token: no harm in it.
+        unknown = parts.model.unk_token
+        self._never_from_text = frozenset(i for i in parts.special.control if parts.pieces[i] != unknown)
         self._parsed = self._backend(parts.normalizer)
         self._plain = self._backend(parts.normalizer)
         self._plain.encode_special_tokens = True
@@ -195,8 +197,8 @@ class Tokenizer:
         return found
 
     def control_pieces(self) -> tuple[str, ...]:
-        """The text of every control token but the unknown one, longest first."""
-        pieces = [self._pieces[token_id] for token_id in self._never_from_text]
+        """The text of every control token, longest first."""
+        pieces = [self._pieces[token_id] for token_id in self.special.control]
         return tuple(sorted((piece for piece in pieces if piece), key=lambda piece: (-len(piece), piece)))
 
     @cached_property

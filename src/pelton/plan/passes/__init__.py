@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .decompose import decompose
-from .fuse import fuse
+from .fuse import Fused, fuse, fuse_between
 from .taps import tap_attention_mass, tap_layer_outputs
 
-__all__ = ["decompose", "fuse", "tap_attention_mass", "tap_layer_outputs"]
+__all__ = ["Fused", "decompose", "fuse", "fuse_between", "tap_attention_mass", "tap_layer_outputs"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from ..builder import PlanBuilder
 from ..op import Op, Step, Value
@@ -10,24 +13,45 @@ from ..ops import Activate, Add, GatedLinear, Linear, LinearAdd, LinearGroup, Mu
 from ..plan import Plan
 
 
+@dataclass(frozen=True)
+class Fused:
+    """A fused plan and where the original's values and cuts went.
+
+    `values` maps the original's values to the new ones, where they still exist; `ends` maps a cut
+    (a step number of the original) to the number of new steps before it.
+    """
+
+    plan: Plan
+    values: Mapping[int, int]
+    ends: Mapping[int, int]
+
+
 def fuse(plan: Plan) -> Plan:
     """The same numbers in fewer steps: every fused operation is defined as the parts it replaces."""
-    return _Fuser(plan).run()
+    return fuse_between(plan, ()).plan
+
+
+def fuse_between(plan: Plan, cuts: Collection[int]) -> Fused:
+    """Like `fuse`, but nothing is fused across a cut: what is live there stays a value of its own."""
+    return _Fuser(plan, cuts).run()
 
 
 class _Fuser:
     """One walk over a plan: decides what merges by who reads each value, then rebuilds."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, cuts: Collection[int]) -> None:
         self._plan = plan
+        self._cuts = sorted({*cuts, len(plan.steps)})
         self._readers = Counter(value for step in plan.steps for value in step.inputs)
         self._readers[plan.logits] += 1
+        for cut in self._cuts:
+            self._readers.update(plan.live_at(cut))
         self._writer = {value: step for step in plan.steps for value in step.outputs}
         self._absorbed: set[int] = set()  # values that no longer get a step of their own
         self._fused: dict[int, tuple[Op, tuple[int, ...]]] = {}  # output value -> operation, its inputs
         self._groups: dict[int, tuple[int, ...]] = {}  # first output -> all outputs of a group
 
-    def run(self) -> Plan:
+    def run(self) -> Fused:
         for step in self._plan.steps:
             self._gate(step)
         for step in self._plan.steps:
@@ -68,9 +92,9 @@ class _Fuser:
 
     def _group_linears(self) -> None:
         by_input: dict[tuple[int, ...], list[Step]] = {}
-        for step in self._plan.steps:
+        for index, step in enumerate(self._plan.steps):
             if isinstance(step.op, Linear) and step.outputs[0] not in self._absorbed:
-                by_input.setdefault(step.inputs, []).append(step)
+                by_input.setdefault((bisect_right(self._cuts, index), *step.inputs), []).append(step)
         for steps in by_input.values():
             if len(steps) > 1:
                 first, *rest = (step.outputs[0] for step in steps)
@@ -79,10 +103,13 @@ class _Fuser:
                 self._groups[first] = (first, *rest)
                 self._absorbed |= {*rest}
 
-    def _rebuild(self) -> Plan:
+    def _rebuild(self) -> Fused:
         builder = PlanBuilder(self._plan.weight_shapes)
         values: dict[int, Value] = {}
-        for step in self._plan.steps:
+        ends: dict[int, int] = {}
+        count = 0
+        for index, step in enumerate(self._plan.steps):
+            ends[index] = count
             if step.outputs and step.outputs[0] in self._absorbed:
                 continue
             builder.set_layer(step.layer)
@@ -90,4 +117,9 @@ class _Fuser:
             op, inputs = self._fused.get(key, (step.op, step.inputs))
             outputs = builder.apply(op, *(values[i] for i in inputs))
             values.update(zip(self._groups.get(key, step.outputs), outputs, strict=True))
-        return builder.finish(values[self._plan.logits])
+            count += 1
+        ends[len(self._plan.steps)] = count
+        plan = builder.finish(values[self._plan.logits])
+        return Fused(
+            plan, {old: new.id for old, new in values.items()}, {cut: ends[cut] for cut in self._cuts}
+        )
