@@ -13,6 +13,8 @@
 #define PELTON_INLINE inline __attribute__((always_inline))
 #if defined(PELTON_SANITIZED)  // unrolled tiles with checks in every lane compile for many minutes
 #    define PELTON_UNROLL
+#elif defined(__clang__)
+#    define PELTON_UNROLL _Pragma("unroll")
 #else
 #    define PELTON_UNROLL _Pragma("GCC unroll 16")
 #endif

@@ -37,6 +37,7 @@ class Program {
         : pool_(std::move(pool)), workspace_(std::move(workspace)) {
         frame_.kernels = &kernels;
         frame_.pool = pool_.get();
+        frame_.specs = &values_;
     }
 
     Program(const Program&) = delete;

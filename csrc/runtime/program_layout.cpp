@@ -8,7 +8,6 @@ namespace pelton {
 
 void Program::finish(const std::vector<int>& keep) {
     require(!finished_, "the program is finished already");
-    frame_.specs = &values_;
     frame_.offsets.assign(values_.size(), 0);
     frame_.is_local.assign(values_.size(), 0);
     for (const std::unique_ptr<Instruction>& instruction : instructions_)

@@ -4,6 +4,8 @@
 one. A level this machine lacks raises ConfigError; sizes that do not fit together raise ValueError.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,3 +124,112 @@ def linear(
     isa: str = "",
 ) -> None:
     """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs."""
+
+# Programs (csrc/runtime). Values are numbered from 0; -1 stands for a value that is not there.
+
+I32 = NDArray[np.int32]
+
+class RopeSpec:
+    def __init__(
+        self, head_dim: int, frequencies: Sequence[float], magnitude: float, interleaved: bool
+    ) -> None: ...
+
+class Workspace:
+    """Memory of the values of one pass at a time; shared by the programs of one executor."""
+
+    def __init__(self) -> None: ...
+    @property
+    def num_bytes(self) -> int: ...
+
+class Program:
+    """A plan as a flat list of instructions. Build, finish, then begin and run for every batch."""
+
+    def __init__(self, pool: ThreadPool, workspace: Workspace, isa: str) -> None: ...
+    def value(self, width: int, row_set: int) -> int: ...
+    def embed(self, y: int, table: PackedWeight, scale: float, by_position: bool) -> None: ...
+    def norm(
+        self, x: int, y: int, weight: F32 | None, bias: F32 | None, group: int, eps: float, centred: bool
+    ) -> None: ...
+    def elementwise(
+        self, kind: str, a: int, b: int, y: int, number: float = 0.0, activation: str = "silu"
+    ) -> None: ...
+    def rope(self, x: int, y: int, spec: RopeSpec) -> None: ...
+    def quantize(self, x: int, y: int) -> None: ...
+    def select(self, x: int, y: int) -> None: ...
+    def scatter(self, whole: int, part: int, y: int) -> None: ...
+    def route(self, x: int, y: int, top_k: int, normalize: bool) -> None: ...
+    def linear(
+        self, x: int, blocks: int, parts: Sequence[tuple[PackedWeight, F32 | None, int]], residual: int
+    ) -> None: ...
+    def gated_linear(
+        self,
+        x: int,
+        blocks: int,
+        gate: PackedWeight,
+        up: PackedWeight,
+        activation: str,
+        y: int,
+        scratch: int,
+        quantized: int,
+    ) -> None: ...
+    def experts(
+        self,
+        x: int,
+        blocks: int,
+        routed: int,
+        y: int,
+        gate: Sequence[PackedWeight],
+        up: Sequence[PackedWeight],
+        down: Sequence[PackedWeight],
+        buffers: Sequence[int],
+        activation: str,
+        top_k: int,
+    ) -> None: ...
+    def attend(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        y: int,
+        kv_layer: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        row_set: int,
+        scale: float,
+        window: int,
+        cap: float,
+        query_rope: RopeSpec | None,
+        key_rope: RopeSpec | None,
+        wants_mass: bool,
+    ) -> None: ...
+    def finish(self, keep: Sequence[int]) -> None: ...
+    @property
+    def num_instructions(self) -> int: ...
+    def describe(self) -> list[tuple[str, bool, bool]]:
+        """Per instruction: name, barrier before it with many rows, with few."""
+    def begin(
+        self,
+        tokens: I32,
+        positions: I32,
+        slots: I32,
+        parents: I32,
+        span_start: I32,
+        context: I32,
+        is_tree: I32,
+        tables: I32,
+        row_sets: Sequence[I32],
+        keys: NDArray[np.generic],
+        values: NDArray[np.generic],
+    ) -> None:
+        """Copies the batch; keys and values must outlive the pass. ValueError for an index out of range."""
+    def run(self, start: int, end: int) -> None:
+        """Instructions start..end on all threads, without the GIL."""
+    def read(self, value: int) -> F32: ...
+    def view(self, value: int) -> F32:
+        """The value's own memory, [rows, width]; the next pass overwrites it."""
+    def write(self, value: int, array: F32) -> None: ...
+    def mass(self, index: int) -> F32: ...
+    def set_trace(self, on: bool) -> None: ...
+    def trace(self) -> I64:
+        """[threads, instructions, 2]: nanoseconds of work and of waiting before it, since switched on."""

@@ -15,7 +15,7 @@ from pelton.cli.figures import mebibytes, parameters, rate, seconds
 @given(st.text())
 def test_no_control_character_reaches_a_terminal(text: str) -> None:
     shown = printable(text)
-    assert not any(ord(c) < 32 and c not in "\n\t" or 127 <= ord(c) < 160 for c in shown)
+    assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in shown)
     assert "\u202e" not in shown
 
 

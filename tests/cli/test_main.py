@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,16 +43,14 @@ def test_version() -> None:
 def test_help_loads_no_array_library(tmp_path: Path) -> None:
     heavy = ("numpy", "rich", "tokenizers", "gguf", "jinja2", "psutil", "pelton._native", "pelton.llm")
     probe = f"import sys, pelton.cli.main; print([name for name in {heavy} if name in sys.modules])"
-    process = start(env=environment(tmp_path), stdin=None)
-    process.communicate()
-    import subprocess
-
-    done = subprocess.run([sys.executable, "-c", probe], env=environment(tmp_path), capture_output=True, check=True)
+    env = environment(tmp_path)
+    done = subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, check=True)
     assert ast.literal_eval(done.stdout.decode()) == []
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("rm",), ("list", "--nonsense"), ("run", "x", "--temp", "hot"), ("bench", "x")]
+    "arguments",
+    [("nonsense",), ("rm",), ("list", "--nonsense"), ("run", "x", "--temp", "hot"), ("bench", "x")],
 )
 def test_usage_errors_exit_with_2(arguments: tuple[str, ...]) -> None:
     result = call(*arguments)
@@ -132,7 +131,9 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_closed_pipe_ends_silently(tmp_path: Path) -> None:
-    process = start("inspect", "synthetic:llama-7b", "--plan", env=environment(tmp_path))
+    # 100 layers: more lines than a pipe holds, so the writer still writes when the reader leaves
+    arguments = ("inspect", "synthetic:llama-135m?layers=100", "--plan")
+    process = start(*arguments, env=environment(tmp_path))
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()

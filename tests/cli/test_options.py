@@ -75,8 +75,9 @@ def test_flat_commands_take_a_groups_fields_one_by_one() -> None:
     [
         ("--temp", "2"), ("--temperature", "2"), ("--top-k", "1"), ("--top-p", "0.5"), ("--min-p", "0.1"),
         ("--typical", "0.9"), ("--repeat-penalty", "1.1"), ("--seed", "1"), ("-s", "1"), ("-n", "1"),
-        ("--n-predict", "1"), ("--max-tokens", "1"), ("-c", "64"), ("--ctx-size", "64"), ("--max-model-len", "64"),
-        ("-t", "1"), ("--threads", "1"), ("-m", "x"), ("--model", "x"), ("-np", "2"), ("-b", "64"), ("-r", "stop"),
+        ("--n-predict", "1"), ("--max-tokens", "1"), ("-c", "64"), ("--ctx-size", "64"),
+        ("--max-model-len", "64"), ("-t", "1"), ("--threads", "1"), ("-m", "x"), ("--model", "x"),
+        ("-np", "2"), ("-b", "64"), ("-r", "stop"),
         ("--kv-cache-dtype", "float32"), ("--kv-memory", "64M"), ("-sys", "s"), ("--raw",), ("--offline",),
     ],
 )  # fmt: skip

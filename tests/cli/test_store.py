@@ -26,7 +26,9 @@ def stored(tmp_path: Path, real_model_path: Path) -> dict[str, str]:
     except OSError:  # another file system
         shutil.copyfile(real_model_path, payload)
     record = FileRecord(payload.name, row.size, row.sha256)
-    write_manifest(folder, Manifest(row.source, "gguf", payload.name, "2026-01-01T00:00:00+00:00", True, (record,)))
+    write_manifest(
+        folder, Manifest(row.source, "gguf", payload.name, "2026-01-01T00:00:00+00:00", True, (record,))
+    )
     return environment(tmp_path)
 
 

@@ -99,7 +99,9 @@ def test_counts() -> None:
     assert parse_counts("512,0,16", "--n-gen") == (512, 0, 16)
 
 
-@pytest.mark.parametrize(("kind", "tokens", "depth"), [("xx", 1, 0), ("pp", 0, 0), ("pp", 1, -1), ("tg", 1 << 21, 0)])
+@pytest.mark.parametrize(
+    ("kind", "tokens", "depth"), [("xx", 1, 0), ("pp", 0, 0), ("pp", 1, -1), ("tg", 1 << 21, 0)]
+)
 def test_tests_that_cannot_be_are_refused(kind: str, tokens: int, depth: int) -> None:
     with pytest.raises(ConfigError):
         PassTest(kind, tokens, depth)

@@ -25,7 +25,9 @@ def machine(bandwidth: float = 1e10, int8: float = 1e12) -> Machine:
     return Machine("round figures", "avx512", 2, ((1 << 20, bandwidth),), int8, 5e11, 2.5e11, 1e-6)
 
 
-def costs(rows: int, depth: int, sequences: int = 1, plan: Plan = PLAN, kv_bytes: float = 2.0) -> list[StepCost]:
+def costs(
+    rows: int, depth: int, sequences: int = 1, plan: Plan = PLAN, kv_bytes: float = 2.0
+) -> list[StepCost]:
     load = pass_load(rows=rows, depth=depth, sequences=sequences, kv_bytes=kv_bytes, weight_bytes=SIZES)
     return step_costs(plan, load, FORMATS)
 

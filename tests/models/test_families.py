@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pelton.exec.native import NativeExecutor
 from pelton.models.load import load_model
 from pelton.plan.passes import fuse
 
@@ -33,6 +35,15 @@ def test_folder_equals_transformers(case: str, goldens: Goldens, tmp_path: Path)
     assert np.array_equal(fused, found)
     in_chunks = logits_of(model, tokens_of(case), chunks=(1, 7, len(found) - 8))
     assert np.abs(found - in_chunks).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_native_equals_transformers(case: str, goldens: Goldens, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, goldens.config(case), goldens.tensors(case))
+    model = load_model(folder, context_length=context_of(case))
+    native = partial(NativeExecutor, threads=1)
+    found = logits_of(model, tokens_of(case), make_executor=native)
+    assert np.abs(found[stored_rows(case)] - goldens.logits(case)).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("case", GGUF_CASES)

@@ -53,7 +53,7 @@ def folders() -> Iterator[dict[str, Path]]:
 
 
 @given(case=st.sampled_from(sorted(CASES)), inner=st.booleans(), index=st.integers(0, 60), junk=_JUNK)
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 def test_config(folders: dict[str, Path], case: str, inner: bool, index: int, junk: object) -> None:
     config = GOLDENS.config(case)
     target: dict[str, Any] = config.get("rope_parameters", config) if inner else config
@@ -83,7 +83,7 @@ def files() -> Iterator[dict[str, Path]]:
 
 
 @given(case=st.sampled_from(sorted(GGUF_CASES)), index=st.integers(0, 60), junk=_JUNK)
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 def test_gguf(files: dict[str, Path], case: str, index: int, junk: object) -> None:
     """Metadata of any type, behind the checks of the container."""
     file = open_gguf(files[case])

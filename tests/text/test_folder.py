@@ -46,7 +46,8 @@ def test_named_tokens_come_from_the_small_files(tmp_path: Path) -> None:
     )
     tokenizer, template = tokenizer_of(folder, subject="unused")
     assert tokenizer is not None
-    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.end_ids) == (1, 0, {0, 2})
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 0)
+    assert tokenizer.end_ids == {0, 2}
     assert template is not None
     assert template.source == "{{ messages }}"
     (folder / "chat_template.jinja").write_text("other")
@@ -136,7 +137,7 @@ def test_broken_files(tmp_path: Path, text: str) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="no tokenizer.json"):
+    with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
         tokenizer_from_folder(tmp_path)
 
 

@@ -14,7 +14,7 @@ from pelton.text.lookalike import MARKS, LookalikeGuard
 from tests.text.tiny_text import CONTROL, byte_level, sentencepiece
 
 CHATML = (
-    "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>' + '\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 )
 BYTE_LEVEL, PIECES = byte_level(), sentencepiece()

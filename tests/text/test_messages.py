@@ -46,12 +46,12 @@ def test_a_cycle_is_refused() -> None:
 
 
 def test_good_messages_become_plain_copies() -> None:
-    call = {
+    call: dict[str, Any] = {
         "role": "assistant",
         "content": None,
         "tool_calls": ({"function": {"name": "f", "arguments": {"a": 1.5}}},),
     }
-    original = [{"role": "user", "content": Shout("hi"), "flag": True}, call]
+    original: list[dict[str, Any]] = [{"role": "user", "content": Shout("hi"), "flag": True}, call]
     plain = plain_messages(original)
     assert plain[0] == {"role": "user", "content": "hi", "flag": True}
     assert type(plain[0]["content"]) is str

@@ -84,6 +84,14 @@ def test_hostile_shard_names_and_false_promises(tmp_path: Path, weight_map: obje
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_tensor_the_index_gives_to_no_file_is_refused(tmp_path: Path) -> None:
+    folder = sharded(tmp_path, {"a": "one.safetensors", "b": "two.safetensors"})
+    save_file({name: np.ones(2, np.float32) for name in "bc"}, folder / "two.safetensors")
+    with pytest.raises(ModelFileError, match="does not give") as caught:
+        open_safetensors(folder)
+    assert caught.value.value == "c"
+
+
 GOOD = described("F32", [2], 0, 8)
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "shorter than a length": lambda: b"\x08\0\0",
@@ -168,6 +176,21 @@ def test_hostile_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
     assert caught.value.subject == str(path)
     assert len(str(caught.value)) < 1000
     assert reference_accepts(path) == (name in STRICTER)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("too many values", "more than 524288 values"),
+        ("long integer", "100000 digits"),
+        ("NaN", "no JSON number"),
+    ],
+)
+def test_json_is_bounded_before_it_is_understood(tmp_path: Path, name: str, reason: str) -> None:
+    path = tmp_path / "hostile.safetensors"
+    path.write_bytes(HOSTILE[name]())
+    with pytest.raises(ModelFileError, match=reason):
+        open_safetensors(path)
 
 
 def test_a_large_header_is_read(tmp_path: Path) -> None:

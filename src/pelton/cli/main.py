@@ -41,6 +41,8 @@ class Verbs(TyperGroup):
                 _leave_quietly()
             where = f"{error.filename}: " if error.filename else ""
             _end(f"{where}{error.strerror or error}", debug=ctx.params["debug"])
+        except ImportError as error:
+            _end(f"a part of pelton cannot be loaded; install it again: {error}", debug=ctx.params["debug"])
         except MemoryError:
             _end("the machine has not enough memory for this", debug=ctx.params["debug"])
         except Exception as error:

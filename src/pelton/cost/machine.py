@@ -107,12 +107,22 @@ def measure(threads: int, isa: str | None = None) -> Machine:
     pool = _native.ThreadPool(threads)
     features = _native.cpu_features()
     sets = working_sets(features.l3_bytes, psutil.virtual_memory().available)
-    bandwidth = tuple((size, _native.read_bandwidth(pool, size, 5, level)) for size in sets)
+    bandwidth = falling([(size, _native.read_bandwidth(pool, size, 5, level)) for size in sets])
     int8, bf16, f32 = (
         _native.arithmetic_peak(pool, kind, _PEAK_SECONDS, level) for kind in ("int8", "bf16", "f32")
     )
     barrier = _native.barrier_seconds(pool, _BARRIER_ROUNDS)
     return Machine(features.brand, level, threads, bandwidth, int8, bf16, f32, barrier)
+
+
+def falling(rates: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """The same with no set slower than a larger one: what a large set reaches, a part of it can reach."""
+    best = 0.0
+    kept = []
+    for size, rate in reversed(rates):
+        best = max(best, rate)
+        kept.append((size, best))
+    return tuple(reversed(kept))
 
 
 def working_sets(l3_bytes: int, free_bytes: int) -> Sequence[int]:

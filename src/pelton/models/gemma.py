@@ -12,11 +12,11 @@ from ..weights.config_file import ConfigFile
 from ..weights.gguf import GGUFFile
 from .architecture import Architecture, Decoder, QKNorm
 from .assemble import Part, add_one
+from .checks import MOST, refuse, size
 from .names import CONFIG_LAYER, config_parts, gguf_parts
-from .read_config import MOST, layered_windows, read_decoder, size, trained_context
+from .read_config import layered_windows, read_decoder, trained_context
 from .read_gguf import gguf_window, read_gguf_decoder, rope_from_gguf
 from .read_rope import ContextUse, RopeKeys, rope_from_config
-from .refuse import refuse
 
 _NORMS = {
     "post_attention_norm": "post_attention_layernorm",

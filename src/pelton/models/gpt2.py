@@ -11,8 +11,9 @@ from ..weights.config_file import ConfigFile
 from ..weights.gguf import GGUFFile
 from .architecture import Architecture, Decoder, NormKind
 from .assemble import Part, keep, split_rows, transpose
+from .checks import MOST, size
 from .names import gguf_parts, replace_parts
-from .read_config import MOST, activation, size, split_head_dim
+from .read_config import activation, split_head_dim
 from .read_gguf import read_gguf_decoder
 from .read_rope import ContextUse
 

@@ -8,10 +8,10 @@ from ..weights.config_file import ConfigFile
 from ..weights.fields import Fields
 from ..weights.gguf import GGUFFile
 from .architecture import Architecture, Decoder
+from .checks import refuse_broken
 from .names import gguf_parts, llama_config_parts
 from .read_config import read_decoder
 from .read_gguf import read_gguf_decoder
-from .refuse import refuse_broken
 
 
 def _multiplied(

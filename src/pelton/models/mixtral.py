@@ -10,8 +10,9 @@ from ..weights.config_file import ConfigFile
 from ..weights.gguf import GGUFFile
 from .architecture import Architecture, Decoder, Mixture
 from .assemble import Part, keep, stack
+from .checks import MOST, size
 from .names import config_parts, gguf_parts
-from .read_config import MOST, one_window, read_decoder, size
+from .read_config import one_window, read_decoder
 from .read_gguf import read_gguf_decoder, require_softmax_gate
 from .read_rope import RopeKeys
 

@@ -10,12 +10,12 @@ from ..weights.config_file import ConfigFile
 from ..weights.gguf import GGUFFile
 from .architecture import Architecture, Decoder, Mixture, QKNorm
 from .assemble import Part, keep, stack
+from .checks import MOST, refuse, size
 from .mixtral import read_mixture
 from .names import config_parts, gguf_parts, llama_config_parts
 from .qwen2 import qwen_windows
-from .read_config import MOST, one_window, read_decoder, size
+from .read_config import one_window, read_decoder
 from .read_gguf import read_gguf_decoder
-from .refuse import refuse
 
 _EXPERT = "model.layers.{layer}.mlp.experts.{item}."
 

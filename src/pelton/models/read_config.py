@@ -9,18 +9,8 @@ from ..plan.ops import Activation
 from ..weights.config_file import ConfigFile
 from ..weights.fields import Fields
 from .architecture import Decoder
+from .checks import MOST, positive, refuse, refuse_broken, size
 from .read_rope import PLAIN_KEYS, ContextUse, RopeKeys, rope_from_config
-from .refuse import refuse, refuse_broken
-
-MOST = {
-    "layers": 1024,
-    "width": 1 << 20,
-    "heads": 1 << 14,
-    "vocab": 1 << 24,
-    "context": 1 << 28,
-    "experts": 4096,
-}
-"""Bounds on sizes, far above any model in use, so that a hostile file cannot make the plan huge."""
 
 ACTIVATIONS = {
     "silu": Activation.SILU,
@@ -62,14 +52,6 @@ _OFF: dict[str, tuple[object, ...]] = {
     "use_bidirectional_attention": (False,),
     "quantization_config": (),
 }
-
-
-def size(fields: Fields, key: str, most: int, default: int | None = None) -> int:
-    """A whole number from 1 to `most`. Raises ModelFileError."""
-    value = fields.get_int(key) if default is None else fields.get_int(key, default)
-    if not 1 <= value <= most:
-        refuse_broken(fields, key, f"must be from 1 to {most}")
-    return value
 
 
 def activation(config: ConfigFile, key: str, default: str) -> Activation:
@@ -141,9 +123,8 @@ def trained_context(config: ConfigFile, wanted: int | None) -> ContextUse:
     trained = size(config, "max_position_embeddings", MOST["context"])
     section = config.section("rope_parameters") or config.section("rope_scaling")
     if section is not None and section.get_str("rope_type", section.get_str("type", "default")) == "yarn":
-        original = section.get_int("original_max_position_embeddings", trained)
-        stretched = original * section.get_float("factor", 1.0)
-        trained = min(max(trained, int(min(stretched, 1e9))), MOST["context"])
+        original = size(section, "original_max_position_embeddings", MOST["context"], trained)
+        trained = min(max(trained, int(original * positive(section, "factor", 1.0))), MOST["context"])
     return ContextUse(trained, wanted)
 
 

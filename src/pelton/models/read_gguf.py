@@ -9,9 +9,9 @@ from ..weights.fields import Fields
 from ..weights.gguf import GGUFFile
 from . import rope as scaling
 from .architecture import Decoder
-from .read_config import MOST, size, split_head_dim
+from .checks import MOST, positive, refuse, refuse_broken, size
+from .read_config import split_head_dim
 from .read_rope import ContextUse
-from .refuse import refuse, refuse_broken
 
 _FACTORS = {
     "plain": "rope_freqs.weight",
@@ -25,13 +25,22 @@ def bias_of(file: GGUFFile, name: str) -> bool:
     return f"blk.0.{name}.bias" in file.tensors
 
 
-def vocabulary(file: GGUFFile) -> int:
-    """Rows of the embedding table."""
+def _vocabulary(file: GGUFFile, arch: str) -> int:
+    """Rows of the embedding table; the key that may repeat it must agree."""
     table = file.tensors.get("token_embd.weight")
     if table is None or len(table.shape) != 2:
         found = None if table is None else table.shape
         raise ModelFileError("must be a matrix", subject=file.path, field="token_embd.weight", value=found)
+    if size(file.metadata, f"{arch}.vocab_size", MOST["vocab"], table.shape[0]) != table.shape[0]:
+        refuse_broken(file.metadata, f"{arch}.vocab_size", f"token_embd.weight has {table.shape[0]} rows")
     return table.shape[0]
+
+
+def _head_dim(m: Fields, arch: str, hidden: int, heads: int) -> int:
+    dim = split_head_dim(m, f"{arch}.attention.key_length", hidden, heads)
+    if size(m, f"{arch}.attention.value_length", MOST["heads"], dim) != dim:
+        refuse(m, f"{arch}.attention.value_length", f"must equal the key length {dim}")
+    return dim
 
 
 def read_gguf_decoder(
@@ -51,17 +60,12 @@ def read_gguf_decoder(
     m, arch = file.metadata, file.metadata.get_str("general.architecture")
     heads = per_layer(m, f"{arch}.attention.head_count", None)
     hidden = size(m, f"{arch}.embedding_length", MOST["width"])
-    dim = split_head_dim(m, f"{arch}.attention.key_length", hidden, heads)
-    if size(m, f"{arch}.attention.value_length", MOST["heads"], dim) != dim:
-        refuse(m, f"{arch}.attention.value_length", f"must equal the key length {dim}")
-    vocab = vocabulary(file)
-    if size(m, f"{arch}.vocab_size", MOST["vocab"], vocab) != vocab:
-        refuse_broken(m, f"{arch}.vocab_size", f"token_embd.weight has {vocab} rows")
+    dim = _head_dim(m, arch, hidden, heads)
     context = ContextUse(size(m, f"{arch}.context_length", MOST["context"]), wanted)
     layers = size(m, f"{arch}.block_count", MOST["layers"])
     return Decoder(
         architecture=architecture,
-        vocab_size=vocab,
+        vocab_size=_vocabulary(file, arch),
         context_length=context.trained,
         num_layers=layers,
         hidden=hidden,
@@ -85,8 +89,9 @@ def per_layer(m: Fields, key: str, default: int | None) -> int:
     """A size that GGUF may state once or once a layer; all layers must agree."""
     if not m.is_array(key):
         return size(m, key, MOST["width"], default)
-    values = m.get_array(key, element=int)
-    if not values or len(set(values)) != 1 or values[0] not in range(1, MOST["width"] + 1):
+    values = m.get_array(key)
+    alike = bool(values) and all(type(value) is int and value == values[0] for value in values)
+    if not alike or not 1 <= values[0] <= MOST["width"]:
         refuse(m, key, "only one size for all layers is supported")
     return int(values[0])
 
@@ -128,10 +133,9 @@ def _scaled(
     m = file.metadata
     prefix = f"{arch}.rope.scaling"
     original = size(m, f"{prefix}.original_context_length", MOST["context"], context.trained)
-    factor = m.get_float(f"{prefix}.factor", m.get_float(f"{arch}.rope.scale_linear", 1.0)) or 1.0
-    if factor <= 0.0:
-        refuse_broken(m, f"{prefix}.factor", "must be positive")
-    attention = m.get_float(f"{prefix}.attn_factor", 1.0)
+    legacy = positive(m, f"{arch}.rope.scale_linear", 1.0)
+    factor = positive(m, f"{prefix}.factor", legacy)
+    attention = positive(m, f"{prefix}.attn_factor", 1.0)
     kind = m.get_str(f"{prefix}.type", "none" if factor == 1.0 else "linear")
     m.get_bool(f"{prefix}.finetuned", None)
     if kind == "yarn":
@@ -140,8 +144,8 @@ def _scaled(
             dim,
             factor=factor,
             original=original,
-            beta_fast=_beta(m, f"{prefix}.yarn_beta_fast", 32.0),
-            beta_slow=_beta(m, f"{prefix}.yarn_beta_slow", 1.0),
+            beta_fast=positive(m, f"{prefix}.yarn_beta_fast", 32.0),
+            beta_slow=positive(m, f"{prefix}.yarn_beta_slow", 1.0),
         )
         m.expect(f"{prefix}.yarn_ext_factor", 1.0)
         m.expect(f"{prefix}.yarn_attn_factor", 1.0)
@@ -150,13 +154,6 @@ def _scaled(
         refuse(m, f"{prefix}.type", "only none, linear, yarn and longrope are supported")
     slower = factor if kind == "linear" else 1.0
     return _divided(file, scaling.plain(theta, dim) / slower, context, original), attention
-
-
-def _beta(m: Fields, key: str, default: float) -> float:
-    value = m.get_float(key, default)
-    if value <= 0.0:
-        refuse_broken(m, key, "must be positive")
-    return value
 
 
 def _divided(file: GGUFFile, frequencies: scaling.F64, context: ContextUse, original: int) -> scaling.F64:
@@ -179,8 +176,8 @@ def _factors(file: GGUFFile, tensor: Tensor, count: int) -> scaling.F64:
             value=(tensor.shape, tensor.format.name),
         )
     factors = tensor.dequantize().astype("float64")
-    if not bool(((factors > 0) & (factors < 1e9)).all()):
-        raise ModelFileError("must be positive", subject=file.path, field=f"tensor {tensor.name}")
+    if not bool(((factors >= 1e-6) & (factors <= 1e6)).all()):
+        raise ModelFileError("must be from 1e-6 to 1e6", subject=file.path, field=f"tensor {tensor.name}")
     return factors
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ..errors import ConfigError, ModelFileError
@@ -10,7 +9,7 @@ from ..plan.ops import Rope
 from ..weights.config_file import ConfigFile
 from ..weights.fields import Fields
 from . import rope as scaling
-from .refuse import refuse, refuse_broken
+from .checks import MOST, positive, refuse, refuse_broken
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ PLAIN_KEYS = RopeKeys()
 
 def rotated_width(subject: Fields, key: str, head_dim: int, share: float) -> int:
     """How much of a head turns; ModelFileError unless it is an even part of the head."""
-    width = int(head_dim * share)
+    width = int(head_dim * share) if 0.0 < share <= 1.0 else 0
     if not 0 < width <= head_dim or width % 2:
         raise ModelFileError(
             f"must turn an even part of a head of {head_dim}", subject=subject.subject, field=key, value=share
@@ -98,18 +97,11 @@ def _check_theta(fields: Fields, key: str, theta: float) -> None:
         raise ModelFileError("must be above 1", subject=fields.subject, field=key, value=theta)
 
 
-def _positive(fields: Fields, key: str, default: float | None = None) -> float:
-    value = fields.get_float(key) if default is None else fields.get_float(key, default)
-    if value <= 0.0:
-        refuse_broken(fields, key, "must be positive")
-    return value
-
-
 def _original(config: ConfigFile, section: ConfigFile, context: ContextUse) -> int:
     key = "original_max_position_embeddings"
     original = section.get_int(key, config.get_int(key, context.trained))
-    if original < 2:
-        refuse_broken(section if key in section else config, key, "must be at least 2")
+    if not 2 <= original <= MOST["context"]:
+        refuse_broken(section if key in section else config, key, f"must be from 2 to {MOST['context']}")
     return original
 
 
@@ -123,19 +115,19 @@ def _scaled(
     context: ContextUse,
 ) -> Rope:
     if kind == "linear":
-        return _rope(head_dim, scaling.plain(theta, dim) / _positive(section, "factor"))
+        return _rope(head_dim, scaling.plain(theta, dim) / positive(section, "factor"))
     if kind == "dynamic":
         # Up to the trained length, the most that can be asked for, dynamic NTK changes nothing.
-        _positive(section, "factor")
+        positive(section, "factor")
         _original(config, section, context)
         return _rope(head_dim, scaling.plain(theta, dim))
     if kind == "llama3":
-        low, high = _positive(section, "low_freq_factor"), _positive(section, "high_freq_factor")
+        low, high = positive(section, "low_freq_factor"), positive(section, "high_freq_factor")
         if high <= low:
             refuse_broken(section, "high_freq_factor", "must be above low_freq_factor")
         original = _original(config, section, context)
         plain = scaling.plain(theta, dim)
-        return _rope(head_dim, scaling.llama3(plain, _positive(section, "factor"), low, high, original))
+        return _rope(head_dim, scaling.llama3(plain, positive(section, "factor"), low, high, original))
     if kind == "yarn":
         return _yarn(config, section, theta, dim, head_dim, context)
     if kind in ("longrope", "su"):
@@ -149,7 +141,7 @@ def _yarn(
     config: ConfigFile, section: ConfigFile, theta: float, dim: int, head_dim: int, context: ContextUse
 ) -> Rope:
     original = _original(config, section, context)
-    factor = _positive(section, "factor", context.trained / original)
+    factor = positive(section, "factor", context.trained / original)
     strength, all_dim = section.get_float("mscale", 0.0), section.get_float("mscale_all_dim", 0.0)
     magnitude = scaling.yarn_magnitude(factor)
     if strength and all_dim:
@@ -159,11 +151,11 @@ def _yarn(
         dim,
         factor=factor,
         original=original,
-        beta_fast=_positive(section, "beta_fast", 32.0),
-        beta_slow=_positive(section, "beta_slow", 1.0),
+        beta_fast=positive(section, "beta_fast", 32.0),
+        beta_slow=positive(section, "beta_slow", 1.0),
         truncate=section.get_bool("truncate", True),
     )
-    return _rope(head_dim, frequencies, _positive(section, "attention_factor", magnitude))
+    return _rope(head_dim, frequencies, positive(section, "attention_factor", magnitude))
 
 
 def _longrope(
@@ -171,15 +163,15 @@ def _longrope(
 ) -> Rope:
     original = _original(config, section, context)
     factors = {key: _factors(section, key, dim // 2) for key in ("short_factor", "long_factor")}
-    factor = _positive(section, "factor", context.trained / original)
-    magnitude = _positive(section, "attention_factor", scaling.longrope_magnitude(factor, original))
+    factor = positive(section, "factor", context.trained / original)
+    magnitude = positive(section, "attention_factor", scaling.longrope_magnitude(factor, original))
     chosen = factors["long_factor" if context.length > original else "short_factor"]
     return _rope(head_dim, scaling.longrope(theta, dim, chosen), magnitude)
 
 
 def _factors(section: ConfigFile, key: str, count: int) -> list[float]:
     found = section.get_array(key)
-    good = all(type(x) in (int, float) and math.isfinite(x) and x > 0 for x in found)
+    good = all(type(x) in (int, float) and 1e-6 <= x <= 1e6 for x in found)
     if len(found) != count or not good:
-        refuse_broken(section, key, f"must be {count} positive numbers")
+        refuse_broken(section, key, f"must be {count} numbers from 1e-6 to 1e6")
     return [float(x) for x in found]

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from itertools import islice
 
 from jinja2.exceptions import SecurityError
-from jinja2.utils import Namespace
+from jinja2.runtime import Undefined
 
 MAX_MADE = 64 << 20  # characters and eighths of list elements that one rendering may make in all
 MAX_NODES = 250_000  # values in one nested container, counted as often as they are reached
 MAX_NESTING = 64
 MAX_SEARCH = 1 << 28  # length of text times length of what is sought in it
 MAX_NUMBER_BITS = 4096
+_LEAVES = str | int | float | None | range | Undefined
 
 
 class Budget:
@@ -60,7 +61,9 @@ class Budget:
         """`str(value)`, refused for objects that are no data and for what would be too long."""
         if isinstance(value, str):
             return value
-        if isinstance(value, Namespace) or callable(value):
+        if isinstance(value, Undefined):
+            return str(value)
+        if not isinstance(value, list | tuple | dict | _LEAVES):
             raise SecurityError(f"the template prints a {type(value).__name__}")
         self.make(self._measure(value, 0)[1])
         return str(value)
@@ -88,6 +91,9 @@ class Budget:
         if isinstance(value, str):
             return 1, len(value) + 2
         if not isinstance(value, list | tuple | dict):
+            # A namespace or view inside could share parts that nobody counts when it is printed.
+            if not isinstance(value, _LEAVES):
+                raise SecurityError(f"the template puts a {type(value).__name__} in a list")
             return 1, 2000 if isinstance(value, int) and value.bit_length() > 64 else 32
         known = self._sizes.get(id(value))
         if known is not None:

@@ -63,10 +63,14 @@ class LookalikeGuard:
         start = self._start
         if start is None:
             return value
+
+        def apart(match: re.Match[str]) -> str:
+            return mark + match[0] + mark  # on both sides: a template may reverse the text
+
         return _map_strings(
             value,
-            lambda text: mark + start.sub(lambda match: match[0] + mark, text) if text else text,
-            change_key=lambda key: start.sub(lambda match: match[0] + mark, key),
+            lambda text: mark + start.sub(apart, text) if text else text,
+            change_key=lambda key: start.sub(apart, key),
         )
 
     def control_tokens(self, text: str) -> list[str]:

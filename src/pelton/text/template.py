@@ -32,7 +32,7 @@ _CONTINUE_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
 # Does the template itself take content apart? If not, it expects text, and parts are joined for it.
 _TAKES_PARTS = re.compile(
     r"content['\"]?\]?\s+is\s+(?:not\s+)?(?:string|iterable|sequence|mapping)"
-    r"|in\s+\w+(?:\.content|\[['\"]content['\"]\])|content['\"]?\]?\[0\]"
+    r"|\bin\s+[\w.\[\]'\"]*\bcontent\b|content['\"]?\]?\[0\]"
 )
 
 

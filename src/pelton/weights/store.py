@@ -127,8 +127,17 @@ class ModelStore:
         return ResolvedModel(reference, found.path, found.kind, found.verified)
 
     def pull(self, reference: str, progress: Progress | None = None) -> ResolvedModel:
-        """As `resolve`, for a caller who wants the download itself; does nothing if it is there."""
-        return self.resolve(reference, progress)
+        """As `resolve`; also deletes what a process killed after its download has left behind."""
+        resolved = self.resolve(reference, progress)
+        source, row = self._source(reference)
+        if isinstance(source, LocalSource | SyntheticSource):
+            return resolved
+        name = source.name if isinstance(source, StoredModel) else _name(source, row)
+        work = disk.guarded(self.home, "downloads", name)
+        if work.exists():
+            with self._lock(name):
+                disk.remove_tree(work)
+        return resolved
 
     def list(self) -> tuple[StoredModel, ...]:
         """The complete models in the store, by name."""

@@ -190,6 +190,6 @@ def _copy_member(read: Callable[[int], bytes], size: int, destination: Path) -> 
         with disk_errors(destination):
             out.flush()
             os.fsync(out.fileno())
-    if done != size:
+    if done != size or done == 0:
         raise StoreError(f"holds {done} bytes and declares {size}", subject=destination.name)
     return FileRecord(destination.name, size, digest.hexdigest())

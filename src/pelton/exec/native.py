@@ -1,0 +1,187 @@
+"""The native executor: a plan compiled into a C++ program, weights packed once, one call a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._native import ThreadPool, Workspace, isa_levels, resolve_isa
+from ..errors import EngineStoppedError, PlanError
+from ..kv import KVArena
+from ..plan import Plan, verify
+from ..quant.tensor import Tensor
+from ..types import ALL_ROWS, Batch
+from .native_program import CompiledPlan, Target, compile_plan
+from .native_weights import NativeWeights
+
+F32 = NDArray[np.float32]
+
+_KEPT_PROGRAMS = 32
+"""Compiled variants kept for cuts inside layers; a variant holds no weights, only its instruction list."""
+
+
+def available_levels() -> list[str]:
+    """Instruction-set levels that this build has and this processor runs, slowest first."""
+    return isa_levels()
+
+
+@dataclass(frozen=True)
+class InstructionTime:
+    """Nanoseconds per thread since tracing began: at work, and waiting for other threads before it."""
+
+    name: str
+    layer: int
+    work: tuple[int, ...]
+    wait: tuple[int, ...]
+
+
+class NativeForward:
+    """One pass over one batch; see exec.protocol.Forward."""
+
+    def __init__(self, executor: NativeExecutor, batch: Batch, kv: KVArena) -> None:
+        self._executor = executor
+        self.batch = batch
+        self.kv = kv
+        self.taps: dict[str, F32] = {}
+        self._next = 0
+        self._cuts: frozenset[int] = frozenset()
+        self._start(self._cuts)
+
+    def _start(self, cuts: frozenset[int]) -> None:
+        self._cuts = cuts
+        self._compiled = self._executor.compiled(cuts)
+        batch = self.batch
+        self._compiled.program.begin(
+            batch.tokens,
+            batch.positions,
+            batch.slots,
+            batch.parents,
+            batch.span_start,
+            batch.context,
+            batch.is_tree,
+            batch.tables,
+            [batch.rows(name) for name in self._compiled.row_sets],
+            self.kv.keys,
+            self.kv.values,
+        )
+
+    def advance(self, end: int | None = None) -> None:
+        """Run the steps up to `end`. A cut inside a layer gets a program of its own when first used."""
+        self._check_current()
+        stop = len(self._executor.plan.steps) if end is None else end
+        if not 0 <= stop <= len(self._executor.plan.steps):
+            raise PlanError("there is no such step", field="end", value=stop)
+        if stop <= self._next:
+            return
+        if stop not in self._compiled.ends:
+            self._switch(stop)
+        ends = self._compiled.ends
+        self._compiled.program.run(ends[self._next], ends[stop])
+        if self._compiled.taps:
+            self._collect_taps(stop)
+        self._next = stop
+
+    def _switch(self, cut: int) -> None:
+        """Go on in a program that can stop at `cut`, carrying over what is live here."""
+        if self._next == 0:
+            self._start(self._cuts | {cut})
+            return
+        live = {value: self.read(value) for value in self._executor.plan.live_at(self._next)}
+        self._start(self._cuts | {self._next, cut})
+        for value, array in live.items():
+            self.write(value, array)
+
+    def _collect_taps(self, stop: int) -> None:
+        program = self._compiled.program
+        for tap in self._compiled.taps:
+            if self._next <= tap.step < stop:
+                self.taps[tap.name] = program.read(tap.value) if tap.value >= 0 else program.mass(tap.mass)
+
+    def _live(self, value: int) -> int:
+        self._check_current()
+        if value not in self._executor.plan.live_at(self._next):
+            raise PlanError(f"is not live before step {self._next}", subject=f"%{value}")
+        return self._compiled.values[value]
+
+    def read(self, value: int) -> F32:
+        """A copy of a value that is live at the current step, float32 [rows, width]."""
+        return self._compiled.program.read(self._live(value))
+
+    def write(self, value: int, array: F32) -> None:
+        """Replace a value that is live at the current step; ValueError if the shape is another."""
+        self._compiled.program.write(self._live(value), np.ascontiguousarray(array, dtype=np.float32))
+
+    def logits(self) -> F32:
+        """float32 [R, V] after the last step; valid until the next forward pass begins."""
+        self._check_current()
+        plan = self._executor.plan
+        if self._next < len(plan.steps):
+            where = f"stands at step {self._next} of {len(plan.steps)}"
+            raise PlanError(f"{where}; logits come last", subject="forward")
+        result = self._compiled.program.view(self._compiled.values[plan.logits])
+        return result[self.batch.outputs] if plan.shapes[plan.logits].rows == ALL_ROWS else result
+
+    def _check_current(self) -> None:
+        if self._executor.current is not self:
+            raise PlanError("another forward pass has begun since", subject="forward")
+
+
+class NativeExecutor:
+    """Runs one plan with the C++ core; see exec.protocol.Executor.
+
+    `weights` are packed here, in parallel; the tensors' data is not needed afterwards. `isa` names an
+    instruction-set level, None means PELTON_ISA or else the fastest. Raises PlanError,
+    KernelUnsupportedError, ConfigError, ModelFileError.
+    """
+
+    def __init__(
+        self, plan: Plan, weights: Mapping[str, Tensor], threads: int, isa: str | None = None
+    ) -> None:
+        verify(plan)
+        self.plan = plan
+        self.isa = resolve_isa(isa or "")
+        pool = ThreadPool(threads)
+        packed = NativeWeights(weights, plan.weight_shapes, pool)
+        self._target: Target | None = Target(pool, Workspace(), self.isa, packed, weights)
+        self._programs: dict[frozenset[int], CompiledPlan] = {}
+        self.current: NativeForward | None = None
+        self.compiled(frozenset())
+        self.weight_bytes: Mapping[str, int] = {name: packed.num_bytes(name) for name in plan.weights}
+
+    def compiled(self, cuts: frozenset[int]) -> CompiledPlan:
+        """The program that can stop at these cuts and the ends of layers."""
+        if self._target is None:
+            raise EngineStoppedError("the executor is closed")
+        if cuts not in self._programs:
+            if len(self._programs) >= _KEPT_PROGRAMS:
+                self._programs.pop(next(key for key in self._programs if key))
+            self._programs[cuts] = compile_plan(self.plan, self._target, cuts)
+        return self._programs[cuts]
+
+    def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
+        """Start a pass; the one before ends. ValueError for a batch whose indices lie outside."""
+        self.current = None
+        forward = NativeForward(self, batch, kv)
+        self.current = forward
+        return forward
+
+    def trace(self, on: bool) -> None:
+        """Start (from zero) or stop timing every instruction of passes that are not cut inside layers."""
+        self.compiled(frozenset()).program.set_trace(on)
+
+    def traced(self) -> list[InstructionTime]:
+        """What was measured since tracing was switched on, in the order of execution."""
+        compiled = self.compiled(frozenset())
+        times = compiled.program.trace()  # [threads, instructions, 2]
+        names = (about[0] for about in compiled.program.describe())
+        rows = zip(names, compiled.layers, times.transpose(1, 2, 0).tolist(), strict=True)
+        return [InstructionTime(name, layer, tuple(w), tuple(b)) for name, layer, (w, b) in rows]
+
+    def close(self) -> None:
+        """Stop threads and free memory; further use raises EngineStoppedError."""
+        self._target = None
+        self.current = None
+        self._programs.clear()

@@ -1,0 +1,112 @@
+"""Weights in the form the native kernels stream: packed once at load, each tensor's data once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from weakref import ReferenceType, ref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._native import PackedWeight, ThreadPool, WeightLayout, reads_gguf
+from ..errors import ModelFileError
+from ..quant.tensor import Tensor
+
+F32 = NDArray[np.float32]
+_Place = tuple[int, tuple[int, ...], str]  # address, shape, format
+
+_SLICE_ELEMENTS = 1 << 22
+"""Elements unpacked at a time where a format has no native reader: bounds the memory of loading."""
+
+
+class NativeWeights:
+    """Packs tensors when first asked for. Two names of the same data (tied embeddings) share one copy."""
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], threads: ThreadPool
+    ) -> None:
+        self._tensors = tensors
+        self._shapes = shapes
+        self._threads = threads
+        self._named: dict[str, tuple[PackedWeight, ...]] = {}
+        self._placed: dict[_Place, tuple[ReferenceType[NDArray[np.uint8]], tuple[PackedWeight, ...]]] = {}
+        self._vectors: dict[str, F32] = {}
+
+    def matrix(self, name: str) -> PackedWeight:
+        """A [outputs, inputs] weight."""
+        return self.matrices(name)[0]
+
+    def matrices(self, name: str) -> tuple[PackedWeight, ...]:
+        """The matrices of a [count, outputs, inputs] weight; a plain matrix counts as one."""
+        if name in self._named:
+            return self._named[name]
+        tensor = self._tensor(name)
+        place = (tensor.data.ctypes.data, tensor.shape, tensor.format.name)
+        owner, packed = self._placed.get(place, (None, ()))
+        if owner is None or owner() is None:  # memory that was freed may hold other data now
+            rows = tensor.shape[-2]
+            flat = Tensor(tensor.name, tensor.format, (tensor.num_rows, tensor.shape[-1]), tensor.data)
+            starts = range(0, flat.num_rows, rows)
+            packed = tuple(self._pack(flat.rows(start, start + rows)) for start in starts)
+            self._placed[place] = (ref(tensor.data), packed)
+        self._named[name] = packed
+        return packed
+
+    def vector(self, name: str | None) -> F32 | None:
+        """A one-dimensional weight as float32."""
+        if name is None:
+            return None
+        if name not in self._vectors:
+            self._vectors[name] = np.ascontiguousarray(self._tensor(name).dequantize(), dtype=np.float32)
+        return self._vectors[name]
+
+    def num_bytes(self, name: str) -> int:
+        """Bytes that a weight occupies as kept."""
+        if len(self._shapes[name]) == 1:
+            return 4 * self._shapes[name][0]
+        return sum(weight.num_bytes for weight in self.matrices(name))
+
+    def _tensor(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        if tensor.shape != self._shapes[name]:
+            raise ModelFileError(f"the plan wants {self._shapes[name]}", subject=name, value=tensor.shape)
+        return tensor
+
+    def _pack(self, tensor: Tensor) -> PackedWeight:
+        outputs, inputs = tensor.shape
+        form = tensor.format
+        if form.panel is None:
+            weight = PackedWeight(outputs, inputs, WeightLayout.floats(form.name))
+            weight.pack_floats(0, tensor.row_bytes(), self._threads)
+        elif reads_gguf(form.name):
+            weight = PackedWeight(outputs, inputs, WeightLayout.gguf(form.name))
+            weight.pack_gguf(0, form.name, tensor.row_bytes(), self._threads)
+        else:
+            weight = self._pack_codes(tensor)
+        return weight
+
+    def _pack_codes(self, tensor: Tensor) -> PackedWeight:
+        outputs, inputs = tensor.shape
+        panel, unpack = tensor.format.panel, tensor.format.unpack
+        assert panel is not None
+        assert unpack is not None
+        layout = WeightLayout.block(
+            panel.bits, panel.group, panel.offset, panel.scale_dtype, panel.has_minimum, panel.table
+        )
+        weight = PackedWeight(outputs, inputs, layout)
+        step = max(1, _SLICE_ELEMENTS // inputs)
+        for start in range(0, outputs, step):
+            rows = tensor.rows(start, min(start + step, outputs))
+            codes, scales, minimums = unpack(rows.data.reshape(-1, tensor.format.block_bytes))
+            count = rows.shape[0]
+            codes = np.ascontiguousarray(codes.reshape(count, inputs))
+            scales = np.ascontiguousarray(scales.reshape(count, -1), dtype=np.float32)
+            if minimums is not None:
+                minimums = np.ascontiguousarray(minimums.reshape(count, -1), dtype=np.float32)
+            weight.pack_codes(start, codes, scales, minimums, self._threads)
+        return weight
+
+
+def wants_blocks(tensor: Tensor) -> bool:
+    """Whether products with this weight read 8-bit activation blocks instead of floats."""
+    return tensor.format.panel is not None
