@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pelton.batch import make_batch
-from pelton.cli.figures import cpu_name
+from pelton._native import cpu_features
 from pelton.exec.native import NativeExecutor
 from pelton.exec.protocol import Executor
 from pelton.exec.reference import ReferenceExecutor
@@ -133,7 +133,7 @@ def main() -> None:
                 sides["llama.cpp, f16 KV"].add(truth, log_softmax(np.array(peer[index])), window)
     report = {
         "date": date.today().isoformat(),
-        "machine": f"{cpu_name()}, {platform.machine()}",
+        "machine": f"{cpu_features().brand}, {platform.machine()}",
         "command": f"python benchmarks/quality.py MODEL --positions {options.positions}",
         "sides": [tally.row(name) for name, tally in sides.items()],
     }

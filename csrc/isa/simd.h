@@ -39,8 +39,8 @@ PELTON_INLINE f32x16& operator+=(f32x16& a, f32x16 b) { return a = a + b; }
 // 2^n for integer-valued n in -126..127.
 PELTON_INLINE f32x16 power_of_two(i32x16 n) { return as_f32(shift_left<23>(n + set1_i32(127))); }
 
-// e^x, at most 1.1 units in the last place from the true value (measured 1.01; tests/native/test_cpu.py). Results
-// below the smallest normal float are 0, so exp(-inf) = 0; exp(inf) = inf; NaN stays NaN.
+// e^x, at most 1.1 units in the last place from the true value (measured 1.01, tests/native/test_cpu.py);
+// results below the smallest normal float are 0, so exp(-inf) = 0; exp(inf) = inf; NaN stays NaN.
 PELTON_INLINE f32x16 exp(f32x16 x) {
     constexpr float kLowest = -87.33654f, kHighest = 88.73f;
     const f32x16 clamped = min(set1(kHighest), max(set1(kLowest), x));

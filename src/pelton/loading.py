@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .engine import Engine
-from .errors import ConfigError, MemoryBudgetError
+from .errors import ConfigError, MemoryBudgetError, TemplateError
 from .exec.protocol import Executor
 from .exec.reference import ReferenceExecutor
 from .kv import KVArena, KVLayout, blocks_for
@@ -23,12 +23,13 @@ from .weights.store import ModelStore, Progress, ResolvedModel
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """A model ready to run. tokenizer is None for synthetic models, template where the model has none."""
+    """A model ready to run. `tokenizer` is None for synthetic models. `template` is None where the model
+    has none, and an error where it has one that cannot be used."""
 
     resolved: ResolvedModel
     model: LoadedModel
     tokenizer: Tokenizer | None
-    template: ChatTemplate | None
+    template: ChatTemplate | TemplateError | None
     engine: Engine
 
 
@@ -46,6 +47,8 @@ def load_engine(
     resolved = store.resolve(reference, progress)
     model = load_model(resolved.path or reference, resolved.kind, settings.context_length)
     context, arena = allocate_kv(model.plan, model.context_length, settings)
+    if context != model.context_length:  # memory allows less; some RoPE scalings depend on it
+        model = load_model(resolved.path or reference, resolved.kind, context)
     with ThreadPoolExecutor(1) as beside:  # packing weights leaves Python free to read the vocabulary
         text = beside.submit(tokenizer_of, model.source, subject=str(resolved.path))
         executor = make_executor(settings, model.plan, model.weights)

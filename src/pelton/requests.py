@@ -46,6 +46,8 @@ class Requests:
     def render(self, messages: Sequence[Message], *, continue_final_message: bool = False) -> list[int]:
         """Token ids of a conversation through the chat template, ready for the assistant's answer."""
         template, tokenizer = self._loaded.template, self._loaded.tokenizer
+        if isinstance(template, TemplateError):
+            raise template
         if template is None or tokenizer is None:
             raise TemplateError("this model has no chat template; use generate with a plain prompt")
         return template.encode(

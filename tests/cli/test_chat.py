@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,29 +196,32 @@ class Terminal:
     def type(self, line: str) -> None:
         os.write(self._master, line.encode())
 
-    def close(self) -> int:
-        code = self.process.wait(SECONDS)
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
         os.close(self._master)
-        return code
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pseudo terminals")
 @pytest.mark.parametrize("no_colour", ["", "1"])
 def test_on_a_terminal(no_colour: str, tmp_path: Path, real_model_path: Path) -> None:
     model = {"PELTON_MODEL": str(real_model_path)}
-    terminal = Terminal(environment(tmp_path, TERM="xterm", NO_COLOR=no_colour, **model))
-    terminal.wait_for("> ")
-    terminal.type("What is the capital of France? One sentence.\n")
-    answer = terminal.wait_for("of the context used")
-    assert "Paris" in answer
-    assert "tok/s" in answer
-    assert bool(re.search(r"\x1b\[\d*m", answer)) != bool(no_colour)
-    terminal.wait_for("> ")
-    terminal.type("/nonsense\n")
-    assert "pelton: error: " in terminal.wait_for("> ")
-    terminal.type("\x03")
-    terminal.wait_for("/exit or Ctrl-D ends")
-    terminal.wait_for("> ")
-    terminal.type("\x04")
-    assert terminal.close() == 0
+    with Terminal(environment(tmp_path, TERM="xterm", NO_COLOR=no_colour, **model)) as terminal:
+        terminal.wait_for("> ")
+        terminal.type("What is the capital of France? One sentence.\n")
+        answer = terminal.wait_for("of the context used")
+        assert "Paris" in answer
+        assert "tok/s" in answer
+        assert bool(re.search(r"\x1b\[\d*m", answer)) != bool(no_colour)
+        terminal.wait_for("> ")
+        terminal.type("/nonsense\n")
+        assert "pelton: error: " in terminal.wait_for("> ")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.wait_for("/exit or Ctrl-D ends")
+        terminal.wait_for("> ")
+        terminal.type("\x04")
+        assert terminal.process.wait(SECONDS) == 0
     assert "capital of France" in (tmp_path / "chat_history").read_text()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pelton.cli.console import complain, printable, say_json, say_markdown_table, say_table
 from pelton.cli.figures import mebibytes, parameters, rate, seconds
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_control_character_reaches_a_terminal(text: str) -> None:
     shown = printable(text)

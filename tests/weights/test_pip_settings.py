@@ -53,7 +53,9 @@ def test_files_and_their_order(tmp_path: Path) -> None:
     user, chosen = tmp_path / "config" / "pip" / "pip.conf", tmp_path / "chosen.conf"
     user.parent.mkdir(parents=True)
     user.write_text("[global]\nindex-url = https://user.invalid/s\ntimeout = 3\n[install]\nproxy = no\n")
-    chosen.write_text("[global]\nextra_index_url =\n  https://x.invalid/s\n  https://y.invalid/s\n[download]\ntimeout=4\n")
+    chosen.write_text(
+        "[global]\nextra_index_url =\n  https://x.invalid/s\n  https://y.invalid/s\n[download]\ntimeout=4\n"
+    )
     environ = {
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(user.parent.parent),
@@ -70,7 +72,9 @@ def test_the_files_are_those_pip_names(tmp_path: Path) -> None:
     pytest.importorskip("pip")
     environ = {**os.environ, "HOME": str(tmp_path)}
     command = [sys.executable, "-m", "pip", "config", "debug"]
-    said = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    said = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
     named = [line.strip().partition(", exists:")[0] for line in said.splitlines() if ", exists:" in line]
     ours = {str(path) for path in configuration_files(environ)}
     assert set(named) <= ours, "pip reads a file that we do not"

@@ -105,7 +105,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "not UTF-8": lambda: safetensors_bytes(b'{"\xff":1}', b""),
     "deep nesting": lambda: safetensors_bytes(b'{"w":' + b"[" * 90_000, b""),
     "too many values": lambda: safetensors_bytes(b'{"w":[' + b"0," * 600_000 + b"0]}", b""),
-    "long integer": lambda: safetensors_bytes(b'{"w":' + b"9" * 100_000 + b"}", b""),
+    "long integer": lambda: safetensors_bytes(b'{"w":' + b"9" * 3000 + b"}", b""),
     "NaN": lambda: safetensors_bytes(b'{"w":NaN}', b""),
     "repeated name": lambda: safetensors_bytes(
         json.dumps({"w": GOOD})[:-1] + "," + json.dumps({"w": GOOD})[1:], bytes(8)
@@ -182,7 +182,7 @@ def test_hostile_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
     ("name", "reason"),
     [
         ("too many values", "more than 524288 values"),
-        ("long integer", "100000 digits"),
+        ("long integer", "a number of 3000 digits"),
         ("NaN", "no JSON number"),
     ],
 )

@@ -33,6 +33,7 @@ from pelton.weights.sources import (
         ("~/m.gguf", LocalSource(Path.home() / "m.gguf")),
         ("~", LocalSource(Path.home())),
         ("..", LocalSource(Path(".."))),
+        (".", LocalSource(Path())),
         ("smollm2-135m", None),
     ],
 )

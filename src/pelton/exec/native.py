@@ -149,7 +149,9 @@ class NativeExecutor:
         self._programs: dict[frozenset[int], CompiledPlan] = {}
         self.current: NativeForward | None = None
         self.compiled(frozenset())
+        self.weights = weights
         self.weight_bytes: Mapping[str, int] = {name: packed.num_bytes(name) for name in plan.weights}
+        self.packed_bytes = packed.total_bytes
 
     def compiled(self, cuts: frozenset[int]) -> CompiledPlan:
         """The program that can stop at these cuts and the ends of layers."""

@@ -66,6 +66,12 @@ class NativeWeights:
             return 4 * self._shapes[name][0]
         return sum(weight.num_bytes for weight in self.matrices(name))
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all that is kept, shared data once."""
+        matrices = {id(weight): weight.num_bytes for part in self._named.values() for weight in part}
+        return sum(matrices.values()) + sum(vector.nbytes for vector in self._vectors.values())
+
     def _tensor(self, name: str) -> Tensor:
         tensor = self._tensors[name]
         if tensor.shape != self._shapes[name]:

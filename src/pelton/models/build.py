@@ -77,7 +77,7 @@ def _feed_forward(p: PlanBuilder, d: Decoder, layer: LayerWeights, x: Value) -> 
         top_k = d.mixture.top_k
         routed = p.route(p.linear(x, layer["ffn_gate_inp"]), top_k, d.mixture.normalize)
         gate, up, down = (layer[f"ffn_{part}_exps"] for part in ("gate", "up", "down"))
-        return p.experts(x, routed, Experts(gate, up, down, d.activation, top_k))
+        return p.experts(x, routed, Experts(gate, up, down, d.activation, top_k, d.mixture.width))
     if not d.gated:
         return _linear(p, p.activation(_linear(p, x, layer["ffn_up"]), d.activation), layer["ffn_down"])
     gated = p.activation(_linear(p, x, layer["ffn_gate"]), d.activation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pelton.errors import TemplateError
 from pelton.text.folder_tokenizer import tokenizer_from_folder
 from pelton.text.gguf_tokenizer import tokenizer_from_gguf
 from pelton.text.metadata import TokenizerMetadata
@@ -13,10 +14,11 @@ from pelton.text.tokenizer import Tokenizer
 
 def tokenizer_of(
     source: TokenizerMetadata | Path | None, *, subject: str
-) -> tuple[Tokenizer | None, ChatTemplate | None]:
+) -> tuple[Tokenizer | None, ChatTemplate | TemplateError | None]:
     """Tokenizer and chat template of a GGUF header or a Hugging Face folder; None where there is none.
 
-    Raises TokenizerError, UnsupportedModelError and TemplateError, each naming file, field and value.
+    A template that cannot be used comes back as its error, so that the model still completes plain
+    prompts. Raises TokenizerError and UnsupportedModelError, each naming file, field and value.
     """
     if source is None:
         return None, None
@@ -24,7 +26,12 @@ def tokenizer_of(
         tokenizer = tokenizer_from_folder(source)
     else:
         tokenizer = tokenizer_from_gguf(source, subject=subject)
-    return tokenizer, None if tokenizer.chat_template is None else chat_template_of(tokenizer)
+    if tokenizer.chat_template is None:
+        return tokenizer, None
+    try:
+        return tokenizer, chat_template_of(tokenizer)
+    except TemplateError as error:
+        return tokenizer, error
 
 
 def chat_template_of(tokenizer: Tokenizer, source: str | None = None) -> ChatTemplate:

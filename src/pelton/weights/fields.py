@@ -125,9 +125,9 @@ class Fields:
             self._wrong(key, value, "an array")
         members: list[object] = value.tolist() if isinstance(value, np.ndarray) else list(value)
         if element is not None:
-            odd = next((item for item in members if type(item) is not element), None)
-            if odd is not None:
-                self._wrong(key, odd, f"an array of {element.__name__} only")
+            odd = [item for item in members if type(item) is not element]
+            if odd:
+                self._wrong(key, odd[0], f"an array of {element.__name__} only")
         return members
 
     def is_array(self, key: str) -> bool:

@@ -55,13 +55,15 @@ class Hub:
 def connect(endpoint: str | None) -> Hub:
     """The configured hub, or the one at `endpoint`. Raises StoreError if the extra is missing."""
     try:
-        library: Any = importlib.import_module("huggingface_hub")
+        importlib.import_module("huggingface_hub")
+        utilities: Any = importlib.import_module("huggingface_hub.utils")
+        constants: Any = importlib.import_module("huggingface_hub.constants")
     except ImportError as error:
         raise StoreError(
             "hf: models need an extra: pip install 'pelton[hf]'", subject="huggingface_hub"
         ) from error
-    headers = library.utils.build_hf_headers(library_name="pelton")
-    return Hub(endpoint or str(library.constants.ENDPOINT), headers)
+    headers = utilities.build_hf_headers(library_name="pelton")
+    return Hub(endpoint or str(constants.ENDPOINT), headers)
 
 
 def fetch_from_hub(

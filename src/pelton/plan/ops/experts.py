@@ -51,7 +51,7 @@ class Route(Op):
 class Experts(Op):
     """sum over a row's experts, in order of expert id, of weight * down(act(gate(x)) * up(x)).
 
-    Inputs (x [T, W], routed weights [T, E]). gate and up are [E, F, W], down is [E, W, F].
+    Inputs (x [T, W], routed weights [T, E]). gate and up are [E, F, W], down is [E, W, F]; F is `hidden`.
     """
 
     kind: ClassVar[str] = "experts"
@@ -60,6 +60,7 @@ class Experts(Op):
     down: str
     activation: Activation
     top_k: int
+    hidden: int
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -71,6 +72,7 @@ class Experts(Op):
         gate, up, down = (weights.get(name, ()) for name in self.weights)
         need(len(gate) == 3 and gate == up, self, f"gate is {gate}, up is {up}")
         need(gate[0] == experts and gate[2] == width, self, f"gate {gate} does not fit {experts} x {width}")
+        need(gate[1] == self.hidden, self, f"gate is {gate}, hidden is {self.hidden}")
         need(down == (gate[0], gate[2], gate[1]), self, f"down is {down}, gate is {gate}")
         return (inputs[0],)
 
@@ -90,6 +92,5 @@ class Experts(Op):
         rows, experts = load.rows[inputs[0].rows], inputs[1].width
         touched = 1.0 - (1.0 - self.top_k / experts) ** rows
         stored = sum(load.weight_bytes(name) for name in self.weights)
-        one = stored / experts
-        hidden = one  # multiply-adds follow the weights' elements; bytes are what is stored
-        return Cost(touched * stored + 8.0 * rows * inputs[0].width, rows * self.top_k * hidden)
+        multiply_adds = 3.0 * rows * self.top_k * inputs[0].width * self.hidden
+        return Cost(touched * stored + 8.0 * rows * inputs[0].width, multiply_adds)

@@ -1,0 +1,367 @@
+"""The native executor: agrees with the reference, and its joints (cuts, row sets, taps, trees) change no bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pelton.batch import make_batch
+from pelton.errors import EngineStoppedError, ModelFileError, PlanError
+from pelton.exec.native import NativeExecutor, available_levels
+from pelton.exec.reference import ReferenceExecutor
+from pelton.plan import Plan, PlanBuilder, Step, Value, rebuild
+from pelton.plan.ops import Activation, Attend, Linear
+from pelton.plan.passes import tap_attention_mass, tap_layer_outputs
+from pelton.types import Batch, Span
+
+from ..laws.bench import Bench, random_tokens
+from ..tiny import VOCAB, tiny_arena, tiny_plan, tiny_weights
+
+F32 = NDArray[np.float32]
+LEVELS = available_levels()
+TABLE = np.array([5, 2, 9, 11, 0, 7, 3, 8, 1, 20, 15, 30, 31, 29, 16, 17, 18, 19, 22, 23], np.int32)
+
+
+def span(tokens: object, context: int = 0, table: object = TABLE, parents: object = None) -> Span:
+    rows = np.asarray(tokens, np.int32)
+    above = None if parents is None else np.asarray(parents, np.int32)
+    return Span(0, context, rows, np.asarray(table, np.int32), np.arange(len(rows), dtype=np.int32), above)
+
+
+def logits(executor: NativeExecutor | ReferenceExecutor, plan: Plan, *passes: Batch) -> F32:
+    """Logits of the passes one after another on a fresh arena."""
+    arena = tiny_arena(plan)
+    results = []
+    for batch in passes:
+        forward = executor.begin(batch, arena)
+        forward.advance()
+        results.append(forward.logits().copy())
+    return np.concatenate(results)
+
+
+def passes(length: int = 40, then: int = 3) -> list[Batch]:
+    """A prompt, then single tokens."""
+    tokens = random_tokens(length + then, 3, VOCAB)
+    steps = [span([tokens[length + i]], length + i) for i in range(then)]
+    return [make_batch([span(tokens[:length])]), *(make_batch([step]) for step in steps)]
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("window, cap", [(0, 0.0), (5, 0.0), (40, 3.0), (0, 1.5)])
+def test_float_weights_agree_with_the_reference(isa: str, window: int, cap: float) -> None:
+    weights = tiny_weights()
+    plan = tiny_plan(weights, window=window, cap=cap)
+    expected = logits(ReferenceExecutor(plan, weights), plan, *passes())
+    for threads in (1, 2, 3):
+        executor = NativeExecutor(plan, weights, threads, isa)
+        found = logits(executor, plan, *passes())
+        executor.close()
+        # 13 products a row of at most 96 terms of order 1: sqrt-sized rounding, with room for two layers.
+        np.testing.assert_allclose(
+            found, expected, atol=64 * np.finfo(np.float32).eps * np.abs(expected).max()
+        )
+
+
+@pytest.mark.parametrize("weight_format", ["Q8_0", "Q4_0", "Q4_1", "Q5_1", "IQ4_NL"])
+def test_block_weights_stay_near_the_reference(weight_format: str) -> None:
+    weights = tiny_weights(weight_format=weight_format)
+    plan = tiny_plan(weights)
+    expected = logits(ReferenceExecutor(plan, weights), plan, *passes())
+    executor = NativeExecutor(plan, weights, 2)
+    found = logits(executor, plan, *passes())
+    executor.close()
+    # Rounding in steps of 1/127 of a block's largest (2.2 deviations): 0.5 % each product, 13 products, times 2.
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.036 * np.sqrt(np.mean(expected**2))
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("window, cap", [(0, 0.0), (300, 2.0)])
+def test_threads_and_splits_change_no_bit(isa: str, window: int, cap: float) -> None:
+    """600 positions are three chunks of attention; single rows split them over threads, prompts do not."""
+    weights = tiny_weights(weight_format="Q4_1", layers=1)
+    plan = tiny_plan(weights, layers=1, window=window, cap=cap)
+    tokens = random_tokens(600, 4, VOCAB)
+    whole: F32 | None = None
+    for threads in (1, 2, 3, 5):
+        executor = NativeExecutor(plan, weights, threads, isa)
+        arena = tiny_arena(plan)
+        executor.begin(make_batch([span(tokens[:590])]), arena).advance()
+        rows = []
+        for position in range(590, 600):
+            forward = executor.begin(make_batch([span(tokens[position : position + 1], position)]), arena)
+            forward.advance()
+            rows.append(forward.logits().copy())
+        in_one = logits(executor, plan, make_batch([span(tokens)]))
+        executor.close()
+        whole = in_one if whole is None else whole
+        np.testing.assert_array_equal(in_one, whole)
+        np.testing.assert_array_equal(np.concatenate(rows), whole[590:])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("neighbours", [1, 2, 7, 31])
+def test_neighbours_change_no_bit(dtype: str, neighbours: int) -> None:
+    weights = tiny_weights(weight_format="Q8_0")
+    bench = Bench(NativeExecutor(tiny_plan(weights), weights, 2), dtype=dtype)
+    tokens = random_tokens(70, 5, VOCAB)
+    alone = bench.alone(tokens)
+    np.testing.assert_array_equal(bench.among(tokens, neighbours, 1, seed=neighbours), alone)
+    bench.executor.close()
+
+
+@pytest.fixture(params=["F32", "Q4_1"])
+def case(request: pytest.FixtureRequest) -> Iterator[tuple[Plan, NativeExecutor, ReferenceExecutor]]:
+    weights = tiny_weights(weight_format=request.param)
+    plan = tiny_plan(weights)
+    executor = NativeExecutor(plan, weights, 2)
+    yield plan, executor, ReferenceExecutor(plan, weights)
+    executor.close()
+
+
+Case = tuple[Plan, NativeExecutor, ReferenceExecutor]
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_a_cut_at_any_step_changes_no_bit(case: Case, rows: int) -> None:
+    plan, executor, _ = case
+    batch = make_batch([span(random_tokens(rows, 6, VOCAB))])
+    whole = logits(executor, plan, batch)
+    for cut in range(len(plan.steps) + 1):
+        forward = executor.begin(batch, tiny_arena(plan))
+        forward.advance(cut)
+        forward.advance()
+        np.testing.assert_allclose(forward.logits(), whole, rtol=0, atol=0, err_msg=f"cut at {cut}")
+    forward = executor.begin(batch, tiny_arena(plan))
+    for cut in range(len(plan.steps) + 1):
+        forward.advance(cut)
+    np.testing.assert_array_equal(forward.logits(), whole)
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_live_values_are_those_of_the_reference(case: Case, rows: int) -> None:
+    plan, executor, reference = case
+    batch = make_batch([span(random_tokens(rows, 7, VOCAB))])
+    for cut in range(1, len(plan.steps), 3):
+        found, expected = (e.begin(batch, tiny_arena(plan)) for e in (executor, reference))
+        for forward in (found, expected):
+            forward.advance(cut)
+        for value in plan.live_at(cut):
+            right = expected.read(value)
+            np.testing.assert_allclose(found.read(value), right, atol=0.1 * np.abs(right).max())
+
+
+def test_a_written_value_is_what_later_steps_read(case: Case) -> None:
+    plan, executor, reference = case
+    batch = make_batch([span(random_tokens(2, 8, VOCAB))])
+    end = plan.after_layer(0)
+    results = []
+    for side in (executor, reference):
+        forward = side.begin(batch, tiny_arena(plan))
+        forward.advance(end)
+        (value,) = plan.live_at(end)
+        forward.write(
+            value, np.linspace(-1, 1, 2 * plan.shapes[value].width, dtype=np.float32).reshape(2, -1)
+        )
+        forward.advance()
+        results.append(forward.logits().copy())
+    np.testing.assert_allclose(results[0], results[1], atol=0.05 * np.abs(results[1]).max())
+    assert not np.array_equal(results[0], logits(executor, plan, batch))
+
+
+def skipping_plan(plain: Plan) -> Plan:
+    """The feed-forward half of layer 0 runs on the rows "some" only."""
+    b = PlanBuilder(plain.weight_shapes)
+    x = b.embed("token_embd")
+    part = b.select_rows(x, "some")
+    h = b.rms_norm(part, "blk.0.ffn_norm", 1e-5)
+    gate = b.activation(b.linear(h, "blk.0.ffn_gate"), Activation.SILU)
+    part = b.add(part, b.linear(b.mul(gate, b.linear(h, "blk.0.ffn_up")), "blk.0.ffn_down"))
+    x = b.scatter_rows(x, part, "some")
+    q, k, v = (b.linear(x, f"blk.0.{name}") for name in ("attn_q", "attn_k", "attn_v"))
+    x = b.linear(b.attend(q, k, v, Attend(0, 4, 2, 16, 0.25)), "blk.0.attn_output")
+    return b.finish(b.logits(b.select_rows(x), "token_embd"))
+
+
+@pytest.mark.parametrize("rows, some", [(8, [1, 4, 6]), (8, []), (2, [1]), (64, [0, 63])])
+def test_a_row_set_runs_some_of_the_rows(rows: int, some: list[int]) -> None:
+    weights = tiny_weights()
+    plan = skipping_plan(tiny_plan(weights))
+    batch = make_batch([span(random_tokens(rows, 9, VOCAB))], {"some": np.array(some, np.int32)})
+    executor = NativeExecutor(plan, weights, 2)
+    expected = logits(ReferenceExecutor(plan, weights), plan, batch)
+    np.testing.assert_allclose(logits(executor, plan, batch), expected, atol=1e-5)
+    executor.close()
+
+
+def test_no_outputs_wanted_gives_no_logits(case: Case) -> None:
+    plan, executor, _ = case
+    forward = executor.begin(
+        make_batch([replace(span([1, 2, 3]), outputs=np.empty(0, np.int32))]), tiny_arena(plan)
+    )
+    forward.advance()
+    assert forward.logits().shape == (0, VOCAB)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_taps_give_what_the_reference_gives(rows: int) -> None:
+    weights = tiny_weights()
+    plain = tiny_plan(weights, window=30)
+    plan = tap_attention_mass(tap_layer_outputs(plain, [0, 1]), [0, 1])
+    tokens = random_tokens(45 + rows, 10, VOCAB)
+    first = make_batch([span(tokens[:45]), span(tokens[:3], table=[40])])
+    tree = [-1, *range(max(0, rows - 2)), -1][:rows]
+    second = make_batch([span(tokens[45:], 45, parents=tree), span(tokens[3:4], 3, table=[40])])
+    taps = []
+    for executor in (NativeExecutor(plan, weights, 2), ReferenceExecutor(plan, weights)):
+        arena = tiny_arena(plan)
+        forwards = [executor.begin(first, arena)]
+        forwards[0].advance()
+        forwards.append(executor.begin(second, arena))
+        forwards[1].advance()
+        taps.append([dict(forward.taps) for forward in forwards])
+        executor.close()
+    for found, expected in zip(*taps, strict=True):
+        assert set(found) == set(expected) == {"layer.0", "layer.1", "mass.0", "mass.1"}
+        for name, right in expected.items():
+            np.testing.assert_allclose(found[name], right, atol=2e-5, err_msg=name)
+    assert taps[0][1]["mass.0"][0].sum() == pytest.approx(4 * rows, rel=1e-5)
+
+
+def test_taps_change_no_bit(case: Case) -> None:
+    plan, executor, _ = case
+    tapped = tap_attention_mass(tap_layer_outputs(plan, [0]), [1])
+    weights = executor.weights
+    other = NativeExecutor(tapped, weights, 2)
+    np.testing.assert_array_equal(logits(other, tapped, *passes()), logits(executor, plan, *passes()))
+    other.close()
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("context, window, cap", [(0, 0, 0.0), (30, 0, 0.0), (61, 20, 4.0), (250, 0, 0.0)])
+def test_every_path_of_a_tree_equals_plain_decoding(isa: str, context: int, window: int, cap: float) -> None:
+    weights = tiny_weights(weight_format="Q4_1")
+    plan = tiny_plan(weights, window=window, cap=cap)
+    executor = NativeExecutor(plan, weights, 2, isa)
+    random = np.random.default_rng(context)
+    tokens = random_tokens(context + 24, 11, VOCAB)
+    parents = np.array([-1, *(random.integers(-1, i) for i in range(1, 24))], np.int32)
+    arena = tiny_arena(plan, dtype="float16")
+    if context:
+        executor.begin(make_batch([span(tokens[:context])]), arena).advance()
+    forward = executor.begin(make_batch([span(tokens[context:], context, parents=parents)]), arena)
+    forward.advance()
+    tree = forward.logits().copy()
+    bench = Bench(executor)
+    for leaf in set(range(24)) - {int(parent) for parent in parents}:
+        path = [leaf]
+        while parents[path[0]] >= 0:
+            path.insert(0, int(parents[path[0]]))
+        plain = bench.alone(np.concatenate([tokens[:context], tokens[context + np.array(path)]]), chunk=13)
+        np.testing.assert_array_equal(tree[path], plain[context:], err_msg=f"path {path}")
+    executor.close()
+
+
+def test_decoding_meets_five_times_a_layer() -> None:
+    weights = tiny_weights(layers=6, weight_format="Q4_1")
+    executor = NativeExecutor(tiny_plan(weights, layers=6), weights, 2)
+    rows = executor.compiled(frozenset()).program.describe()
+    inside = sum(name == "attend" for name, _, _ in rows)
+    assert sum(few for _, _, few in rows) + inside <= 5 * 6 + 1
+    executor.close()
+
+
+def test_tied_weights_are_packed_once() -> None:
+    weights = tiny_weights()
+    twin = replace(weights["token_embd"], name="output", data=weights["token_embd"].data[:])
+    both = {**weights, "output": twin}
+
+    def untie(builder: PlanBuilder, step: Step, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        tied = isinstance(step.op, Linear) and step.op.weight == "token_embd"
+        return builder.apply(Linear("output") if tied else step.op, *inputs)
+
+    plain = tiny_plan(weights)
+    plan = rebuild(replace(plain, weight_shapes={name: t.shape for name, t in both.items()}), untie)
+    executor = NativeExecutor(plan, both, 1)
+    assert executor.packed_bytes == NativeExecutor(plain, weights, 1).packed_bytes
+    batch = make_batch([span([1, 2])])
+    np.testing.assert_array_equal(
+        logits(executor, plan, batch), logits(NativeExecutor(plain, weights, 1), plain, batch)
+    )
+
+
+def test_tracing_times_every_instruction(case: Case) -> None:
+    plan, executor, _ = case
+    executor.trace(True)
+    logits(executor, plan, *passes())
+    rows = executor.traced()
+    executor.trace(False)
+    assert {row.name for row in rows} >= {
+        "embed",
+        "rms_norm",
+        "linear",
+        "attend",
+        "gated_linear",
+        "linear_add",
+    }
+    assert all(len(row.work) == 2 and min(row.work) >= 0 and min(row.wait) >= 0 for row in rows)
+    assert all(sum(row.work) > 0 for row in rows if row.name == "linear")
+
+
+def test_misuse_raises(case: Case) -> None:
+    plan, executor, _ = case
+    arena = tiny_arena(plan)
+    old = executor.begin(make_batch([span([1])]), arena)
+    with pytest.raises(PlanError, match="logits come last"):
+        old.logits()
+    with pytest.raises(PlanError, match="no such step"):
+        old.advance(len(plan.steps) + 1)
+    with pytest.raises(PlanError, match="not live"):
+        old.read(plan.logits)
+    new = executor.begin(make_batch([span([1])]), arena)
+    with pytest.raises(PlanError, match="another forward pass"):
+        old.advance()
+    new.advance(plan.after_layer(0))
+    (value,) = plan.live_at(plan.after_layer(0))
+    with pytest.raises(ValueError, match="shape"):
+        new.write(value, np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "field, array, message",
+    [
+        ("tokens", [1, VOCAB, 2], "lies outside its table"),
+        ("tokens", [1, -1, 2], "lies outside its table"),
+        ("positions", [0, 1, 3], "slot as position"),
+        ("slots", [0, 1, 40], "successive slots"),
+        ("tables", [[64]], "names no block"),
+        ("tables", [[-1]], "names no block"),
+        ("context", [31], "cover its span"),
+        ("context", [-1], "context of 0 or more"),
+        ("span_start", [0, 2], "run from 0"),
+        ("outputs", [0, 3], "ascending"),
+        ("outputs", [1, 0], "ascending"),
+        ("is_tree", [0, 0], "number of spans"),
+    ],
+)
+def test_a_batch_with_an_index_outside_raises(case: Case, field: str, array: object, message: str) -> None:
+    plan, executor, _ = case
+    batch = make_batch([span([1, 2, 3], table=[4])])
+    broken = replace(batch, **{field: np.array(array, np.int32)})
+    with pytest.raises(ValueError, match=message):
+        logits(executor, plan, broken)
+    logits(executor, plan, batch)  # and it still works
+
+
+def test_a_closed_executor_and_a_wrong_weight_raise() -> None:
+    weights = tiny_weights()
+    plan = tiny_plan(weights)
+    executor = NativeExecutor(plan, weights, 1)
+    executor.close()
+    with pytest.raises(EngineStoppedError):
+        executor.begin(make_batch([span([1])]), tiny_arena(plan))
+    with pytest.raises(ModelFileError, match="token_embd"):
+        NativeExecutor(plan, {**weights, "token_embd": weights["blk.0.attn_q"]}, 1)
