@@ -21,8 +21,8 @@ from pydoc_data.topics import topics
 import numpy as np
 from numpy.typing import NDArray
 
-from pelton.batch import make_batch
 from pelton._native import cpu_features
+from pelton.batch import make_batch
 from pelton.exec.native import NativeExecutor
 from pelton.exec.protocol import Executor
 from pelton.exec.reference import ReferenceExecutor

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pelton.errors import ConfigError
-from pelton.techniques import COLUMNS, TECHNIQUES, Technique, last_figures
+from pelton.techniques import COLUMNS, TECHNIQUES, Figure, Technique, last_figures
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "docs" / "measurements" / "techniques.csv"
@@ -21,12 +21,13 @@ ROWS = pytest.mark.parametrize("row", TECHNIQUES, ids=lambda row: row.name)
 
 
 def source_text(row: Technique) -> str:
-    """What the implementing file says of itself: the docstring, or the comments a C++ file begins with."""
+    """What the implementation says of itself: docstrings of module and object, or a C++ file's comments."""
     if row.source.startswith("csrc/"):
         lines = (ROOT / row.source).read_text().splitlines()
         return " ".join(line.removeprefix("//").strip() for line in lines if line.startswith("//"))
     module, _, name = row.source.partition(":")
-    return inspect.getdoc(getattr(importlib.import_module(module), name)) or ""
+    found = importlib.import_module(module)
+    return f"{inspect.getdoc(found) or ''} {inspect.getdoc(getattr(found, name)) or ''}"
 
 
 def test_names_are_unique_words() -> None:
@@ -51,7 +52,11 @@ def test_the_property_test_exists(row: Technique) -> None:
 
 @ROWS
 def test_a_figure_was_measured(row: Technique) -> None:
-    figure = last_figures(FIGURES)[row.benchmark]
+    for name in filter(None, (row.benchmark, row.loss)):
+        check_figure(last_figures(FIGURES)[name])
+
+
+def check_figure(figure: Figure) -> None:
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", figure.date)
     assert figure.metric
     assert figure.baseline
@@ -68,7 +73,8 @@ def test_a_class_that_states_its_exactness_agrees(row: Technique) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("family", "nonsense"), ("name", ""), ("switch", ""), ("test", "tests/test_x.py")]
+    ("field", "value"),
+    [("loss", "x"), ("family", "nonsense"), ("name", ""), ("switch", ""), ("test", "tests/test_x.py")],
 )
 def test_rows_that_cannot_be_are_refused(field: str, value: str) -> None:
     changed: dict[str, Any] = {field: value}

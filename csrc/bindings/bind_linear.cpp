@@ -98,13 +98,13 @@ Array<float, 2> unpack_rows(const PackedWeight& weight, Array<const std::int64_t
     return result;
 }
 
-// blocks as bytes [rows, width / 32 * 44]
-Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa) {
+// blocks as bytes [rows, width / 32 * 48]
+Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa, bool fine) {
     require(x.shape(1) % kBlockInputs == 0, "activations are quantized in blocks of 32");
     const std::size_t blocks = x.shape(1) / kBlockInputs, row_bytes = blocks * sizeof(ActivationBlock);
     auto* bytes = new std::uint8_t[x.shape(0) * row_bytes];
     Array<std::uint8_t, 2> result = owned_array<std::uint8_t, 2>(bytes, {x.shape(0), row_bytes});
-    kernels_for(isa).linear.quantize(x.data(), width_of(x.shape(1)), width_of(x.shape(1)),
+    kernels_for(isa).linear.quantize(x.data(), width_of(x.shape(1)), width_of(x.shape(1)), fine,
                                      reinterpret_cast<ActivationBlock*>(bytes), 0,
                                      width_of(x.shape(0) * blocks));
     return result;
@@ -113,7 +113,7 @@ Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa)
 // y = x w^T (+ bias) (+ y); quantizes x first when the weight is block-quantized.
 void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
             const std::optional<Array<const float, 1>>& bias, bool add_to_outputs, ThreadPool& pool,
-            const std::string& isa) {
+            const std::string& isa, bool fine) {
     const Width rows = width_of(x.shape(0)), inputs = weight.inputs();
     require(width_of(x.shape(1)) == inputs, "x must be [rows, inputs]");
     require(width_of(y.shape(0)) == rows && width_of(y.shape(1)) == weight.outputs() && y.stride(1) == 1 &&
@@ -126,12 +126,12 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
     const auto blocks = std::make_unique<ActivationBlock[]>(static_cast<std::size_t>(rows * row_blocks));
     const LinearCall call{
         weight.view(), blocks.get(), x.data(), inputs, y.data(), y.stride(0), bias ? bias->data() : nullptr,
-        add_to_outputs};
+        add_to_outputs, fine};
     nb::gil_scoped_release release;
     pool.run([&](int thread_id) {
         const Width threads = pool.num_threads(), total = rows * row_blocks;
         if (quantized) {
-            kernels.linear.quantize(call.inputs, call.input_stride, inputs, blocks.get(),
+            kernels.linear.quantize(call.inputs, call.input_stride, inputs, fine, blocks.get(),
                                     total * thread_id / threads, total * (thread_id + 1) / threads);
             pool.barrier();
         }
@@ -165,9 +165,9 @@ void bind_linear(nb::module_& m) {
     using namespace nb::literals;
     bind_weight(m);
     m.attr("ACTIVATION_BLOCK_BYTES") = sizeof(ActivationBlock);
-    m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "");
+    m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "", "fine"_a = false);
     m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),
-          "add_to_outputs"_a, "pool"_a, "isa"_a = "");
+          "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false);
 }
 
 }  // namespace pelton::bindings

@@ -42,15 +42,25 @@ Elementwise elementwise_of(const std::string& name) {
 
 // An arena's two arrays; keys [blocks, layers, heads, head_dim, 32], values with the last two swapped.
 KvArrays kv_arrays(const KvArray& keys, const KvArray& values) {
-    const auto size = [](const KvArray& array, int axis) { return static_cast<std::int64_t>(array.shape(axis)); };
-    require(keys.dtype() == values.dtype() && keys.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) &&
+    const auto size = [](const KvArray& array, int axis) {
+        return static_cast<std::int64_t>(array.shape(axis));
+    };
+    require(keys.dtype() == values.dtype() &&
+                keys.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) &&
                 (keys.dtype().bits == 16 || keys.dtype().bits == 32),
             "keys and values are float16 or float32");
-    for (int axis = 0; axis < 3; ++axis) require(size(keys, axis) == size(values, axis), "keys and values differ in shape");
-    require(size(keys, 4) == kKvBlock && size(values, 3) == kKvBlock && size(keys, 3) == size(values, 4),
-            "keys must be [blocks, layers, heads, head_dim, 32], values [blocks, layers, heads, 32, head_dim]");
-    return {static_cast<std::uint8_t*>(keys.data()), static_cast<std::uint8_t*>(values.data()),
-            size(keys, 0), size(keys, 1), size(keys, 2), size(keys, 3), keys.dtype().bits == 16};
+    for (int axis = 0; axis < 3; ++axis)
+        require(size(keys, axis) == size(values, axis), "keys and values differ in shape");
+    require(
+        size(keys, 4) == kKvBlock && size(values, 3) == kKvBlock && size(keys, 3) == size(values, 4),
+        "keys must be [blocks, layers, heads, head_dim, 32], values [blocks, layers, heads, 32, head_dim]");
+    return {static_cast<std::uint8_t*>(keys.data()),
+            static_cast<std::uint8_t*>(values.data()),
+            size(keys, 0),
+            size(keys, 1),
+            size(keys, 2),
+            size(keys, 3),
+            keys.dtype().bits == 16};
 }
 
 void begin(Program& program, Integers tokens, Integers positions, Integers slots, Integers parents,
@@ -64,9 +74,16 @@ void begin(Program& program, Integers tokens, Integers positions, Integers slots
     const KvArrays kv = kv_arrays(keys, values);
     std::vector<RowSetView> sets;
     for (const Integers& set : row_sets) sets.push_back({set.data(), static_cast<std::int64_t>(set.size())});
-    const BatchArrays arrays{static_cast<std::int64_t>(rows), static_cast<std::int64_t>(spans),
-                             static_cast<std::int64_t>(tables.shape(1)), tokens.data(), positions.data(),
-                             slots.data(), parents.data(), span_start.data(), context.data(), is_tree.data(),
+    const BatchArrays arrays{static_cast<std::int64_t>(rows),
+                             static_cast<std::int64_t>(spans),
+                             static_cast<std::int64_t>(tables.shape(1)),
+                             tokens.data(),
+                             positions.data(),
+                             slots.data(),
+                             parents.data(),
+                             span_start.data(),
+                             context.data(),
+                             is_tree.data(),
                              tables.data()};
     nb::gil_scoped_release release;
     program.begin(arrays, sets, kv);
@@ -88,10 +105,10 @@ Array<float, 2> view(const Program& program, int value) {
     using Holder = std::shared_ptr<AlignedBuffer>;
     auto* holder = new Holder(program.workspace()->shared());
     nb::capsule owner(holder, [](void* p) noexcept { delete static_cast<Holder*>(p); });
-    return Array<float, 2>(const_cast<float*>(program.read(value)),
-                           {static_cast<std::size_t>(program.rows_of(value)),
-                            static_cast<std::size_t>(program.width_of(value))},
-                           owner);
+    return Array<float, 2>(
+        const_cast<float*>(program.read(value)),
+        {static_cast<std::size_t>(program.rows_of(value)), static_cast<std::size_t>(program.width_of(value))},
+        owner);
 }
 
 void write(Program& program, int value, Array<const float, 2> array) {
@@ -119,8 +136,7 @@ nb::list describe(const Program& program) {
     return rows;
 }
 
-
-void add_linear(Program& program, int x, int blocks, const nb::list& parts, int residual) {
+void add_linear(Program& program, int x, int blocks, const nb::list& parts, int residual, bool fine) {
     std::vector<LinearPart> list;
     for (const nb::handle part : parts) {
         const auto weight = nb::cast<std::shared_ptr<PackedWeight>>(part[nb::int_(0)]);
@@ -129,16 +145,18 @@ void add_linear(Program& program, int x, int blocks, const nb::list& parts, int 
         Vector vector;
         if (!bias.is_none()) vector = vector_of(nb::cast<Array<const float, 1>>(bias));
         require(program.width_of(output) == weight->outputs(), "a linear's output has another width");
-        require(vector.empty() || static_cast<std::int64_t>(vector.size()) == weight->outputs(), "a bias has another width");
+        require(vector.empty() || static_cast<std::int64_t>(vector.size()) == weight->outputs(),
+                "a bias has another width");
         list.push_back({weight, std::move(vector), output});
     }
     require(!list.empty(), "a linear has a weight");
-    program.add(std::make_unique<LinearInstruction>(LinearInput{x, blocks}, std::move(list), residual));
+    program.add(std::make_unique<LinearInstruction>(LinearInput{x, blocks, fine}, std::move(list), residual));
 }
 
 void add_attend(Program& program, int q, int k, int v, int output, std::int64_t kv_layer, std::int64_t heads,
-                std::int64_t kv_heads, std::int64_t head_dim, int row_set, float scale, std::int64_t window, float cap,
-                const std::optional<RopeSpec>& query_rope, const std::optional<RopeSpec>& key_rope, bool wants_mass) {
+                std::int64_t kv_heads, std::int64_t head_dim, int row_set, float scale, std::int64_t window,
+                float cap, const std::optional<RopeSpec>& query_rope, const std::optional<RopeSpec>& key_rope,
+                bool wants_mass) {
     AttendSpec spec{kv_layer, scale, cap, nullptr, nullptr, wants_mass};
     if (query_rope) spec.query_rope = program.rope_table(*query_rope);
     if (key_rope) spec.key_rope = program.rope_table(*key_rope);
@@ -146,7 +164,8 @@ void add_attend(Program& program, int q, int k, int v, int output, std::int64_t 
 }
 
 void add_experts(Program& program, int x, int blocks, int routed, int output,
-                 std::vector<std::shared_ptr<PackedWeight>> gate, std::vector<std::shared_ptr<PackedWeight>> up,
+                 std::vector<std::shared_ptr<PackedWeight>> gate,
+                 std::vector<std::shared_ptr<PackedWeight>> up,
                  std::vector<std::shared_ptr<PackedWeight>> down, const std::vector<int>& buffers,
                  const std::string& activation, std::int64_t top_k) {
     require(buffers.size() == 6, "experts need six scratch values");
@@ -170,7 +189,8 @@ void bind_building(nb::class_<Program>& program) {
             "y"_a, "table"_a, "scale"_a, "by_position"_a)
         .def(
             "norm",
-            [](Program& p, int x, int y, Floats weight, Floats bias, std::int64_t group, float eps, bool centred) {
+            [](Program& p, int x, int y, Floats weight, Floats bias, std::int64_t group, float eps,
+               bool centred) {
                 require(group > 0 && p.width_of(x) % group == 0, "a row does not split into groups");
                 p.add(std::make_unique<NormInstruction>(
                     x, y, NormSpec{vector_of(weight), vector_of(bias), group, eps, centred}));
@@ -178,7 +198,8 @@ void bind_building(nb::class_<Program>& program) {
             "x"_a, "y"_a, "weight"_a.none(), "bias"_a.none(), "group"_a, "eps"_a, "centred"_a)
         .def(
             "elementwise",
-            [](Program& p, const std::string& kind, int a, int b, int y, float number, const std::string& activation) {
+            [](Program& p, const std::string& kind, int a, int b, int y, float number,
+               const std::string& activation) {
                 p.add(std::make_unique<ElementwiseInstruction>(elementwise_of(kind), a, b, y, number,
                                                                activation_of(activation)));
             },
@@ -189,32 +210,43 @@ void bind_building(nb::class_<Program>& program) {
                 p.add(std::make_unique<RopeInstruction>(x, y, p.rope_table(spec)));
             },
             "x"_a, "y"_a, "spec"_a)
-        .def("quantize",
-             [](Program& p, int x, int y) { p.add(std::make_unique<QuantizeInstruction>(x, y)); }, "x"_a, "y"_a)
-        .def("select", [](Program& p, int x, int y) { p.add(std::make_unique<SelectInstruction>(x, y)); }, "x"_a,
-             "y"_a)
-        .def("scatter",
-             [](Program& p, int whole, int part, int y) {
-                 p.add(std::make_unique<ScatterInstruction>(whole, part, y));
-             },
-             "whole"_a, "part"_a, "y"_a)
-        .def("route",
-             [](Program& p, int x, int y, std::int64_t top_k, bool normalize) {
-                 p.add(std::make_unique<RouteInstruction>(x, y, top_k, normalize));
-             },
-             "x"_a, "y"_a, "top_k"_a, "normalize"_a)
-        .def("linear", &add_linear, "x"_a, "blocks"_a, "parts"_a, "residual"_a)
-        .def("gated_linear",
-             [](Program& p, int x, int blocks, std::shared_ptr<PackedWeight> gate, std::shared_ptr<PackedWeight> up,
-                const std::string& activation, int y, int scratch, int quantized) {
-                 p.add(std::make_unique<GatedLinearInstruction>(LinearInput{x, blocks}, std::move(gate), std::move(up),
-                                                                activation_of(activation), y, scratch, quantized));
-             },
-             "x"_a, "blocks"_a, "gate"_a, "up"_a, "activation"_a, "y"_a, "scratch"_a, "quantized"_a)
-        .def("experts", &add_experts, "x"_a, "blocks"_a, "routed"_a, "y"_a, "gate"_a, "up"_a, "down"_a, "buffers"_a,
-             "activation"_a, "top_k"_a)
-        .def("attend", &add_attend, "q"_a, "k"_a, "v"_a, "y"_a, "kv_layer"_a, "heads"_a, "kv_heads"_a, "head_dim"_a,
-             "row_set"_a, "scale"_a, "window"_a, "cap"_a, "query_rope"_a.none(), "key_rope"_a.none(), "wants_mass"_a)
+        .def(
+            "quantize",
+            [](Program& p, int x, int y, bool fine) {
+                p.add(std::make_unique<QuantizeInstruction>(x, y, fine));
+            },
+            "x"_a, "y"_a, "fine"_a)
+        .def(
+            "select", [](Program& p, int x, int y) { p.add(std::make_unique<SelectInstruction>(x, y)); },
+            "x"_a, "y"_a)
+        .def(
+            "scatter",
+            [](Program& p, int whole, int part, int y) {
+                p.add(std::make_unique<ScatterInstruction>(whole, part, y));
+            },
+            "whole"_a, "part"_a, "y"_a)
+        .def(
+            "route",
+            [](Program& p, int x, int y, std::int64_t top_k, bool normalize) {
+                p.add(std::make_unique<RouteInstruction>(x, y, top_k, normalize));
+            },
+            "x"_a, "y"_a, "top_k"_a, "normalize"_a)
+        .def("linear", &add_linear, "x"_a, "blocks"_a, "parts"_a, "residual"_a, "fine"_a)
+        .def(
+            "gated_linear",
+            [](Program& p, int x, int blocks, std::shared_ptr<PackedWeight> gate,
+               std::shared_ptr<PackedWeight> up, const std::string& activation, int y, int scratch,
+               int quantized) {
+                p.add(std::make_unique<GatedLinearInstruction>(LinearInput{x, blocks}, std::move(gate),
+                                                               std::move(up), activation_of(activation), y,
+                                                               scratch, quantized));
+            },
+            "x"_a, "blocks"_a, "gate"_a, "up"_a, "activation"_a, "y"_a, "scratch"_a, "quantized"_a)
+        .def("experts", &add_experts, "x"_a, "blocks"_a, "routed"_a, "y"_a, "gate"_a, "up"_a, "down"_a,
+             "buffers"_a, "activation"_a, "top_k"_a)
+        .def("attend", &add_attend, "q"_a, "k"_a, "v"_a, "y"_a, "kv_layer"_a, "heads"_a, "kv_heads"_a,
+             "head_dim"_a, "row_set"_a, "scale"_a, "window"_a, "cap"_a, "query_rope"_a.none(),
+             "key_rope"_a.none(), "wants_mass"_a)
         .def("finish", &Program::finish, "keep"_a);
 }
 
@@ -222,36 +254,43 @@ void bind_building(nb::class_<Program>& program) {
 
 void bind_runtime(nb::module_& m) {
     nb::class_<RopeSpec>(m, "RopeSpec")
-        .def("__init__",
-             [](RopeSpec* spec, std::int64_t head_dim, std::vector<double> frequencies, double magnitude,
-                bool interleaved) {
-                 require(head_dim > 0 && 2 * static_cast<std::int64_t>(frequencies.size()) <= head_dim,
-                         "rope rotates more than a head");
-                 new (spec) RopeSpec{head_dim, std::move(frequencies), magnitude, interleaved};
-             },
-             "head_dim"_a, "frequencies"_a, "magnitude"_a, "interleaved"_a);
+        .def(
+            "__init__",
+            [](RopeSpec* spec, std::int64_t head_dim, std::vector<double> frequencies, double magnitude,
+               bool interleaved) {
+                require(head_dim > 0 && 2 * static_cast<std::int64_t>(frequencies.size()) <= head_dim,
+                        "rope rotates more than a head");
+                new (spec) RopeSpec{head_dim, std::move(frequencies), magnitude, interleaved};
+            },
+            "head_dim"_a, "frequencies"_a, "magnitude"_a, "interleaved"_a);
     nb::class_<Workspace>(m, "Workspace").def(nb::init<>()).def_prop_ro("num_bytes", &Workspace::num_bytes);
     nb::class_<Program> program(m, "Program");
-    program.def("__init__",
-                [](Program* p, std::shared_ptr<ThreadPool> pool, std::shared_ptr<Workspace> workspace,
-                   const std::string& isa) { new (p) Program(std::move(pool), kernels_for(isa), std::move(workspace)); },
-                "pool"_a, "workspace"_a, "isa"_a);
+    program.def(
+        "__init__",
+        [](Program* p, std::shared_ptr<ThreadPool> pool, std::shared_ptr<Workspace> workspace,
+           const std::string& isa) {
+            new (p) Program(std::move(pool), kernels_for(isa), std::move(workspace));
+        },
+        "pool"_a, "workspace"_a, "isa"_a);
     bind_building(program);
     program.def_prop_ro("num_instructions", &Program::num_instructions)
         .def("describe", &describe)
         .def("begin", &begin, "tokens"_a.noconvert(), "positions"_a.noconvert(), "slots"_a.noconvert(),
-             "parents"_a.noconvert(), "span_start"_a.noconvert(), "context"_a.noconvert(), "is_tree"_a.noconvert(),
-             "tables"_a.noconvert(), "row_sets"_a, "keys"_a.noconvert(), "values"_a.noconvert())
+             "parents"_a.noconvert(), "span_start"_a.noconvert(), "context"_a.noconvert(),
+             "is_tree"_a.noconvert(), "tables"_a.noconvert(), "row_sets"_a, "keys"_a.noconvert(),
+             "values"_a.noconvert())
         .def("run", &Program::run, "start"_a, "end"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("read", &read, "value"_a)
         .def("view", &view, "value"_a)
         .def("write", &write, "value"_a, "array"_a.noconvert())
-        .def("mass",
-             [](const Program& p, std::int64_t index) {
-                 const std::int64_t spans = p.num_spans();
-                 return copy_of(p.mass(index).data(), spans, static_cast<std::int64_t>(p.mass(index).size()) / spans);
-             },
-             "index"_a)
+        .def(
+            "mass",
+            [](const Program& p, std::int64_t index) {
+                const std::int64_t spans = p.num_spans();
+                return copy_of(p.mass(index).data(), spans,
+                               static_cast<std::int64_t>(p.mass(index).size()) / spans);
+            },
+            "index"_a)
         .def("set_trace", &Program::set_trace, "on"_a)
         .def("trace", &trace);
 }

@@ -42,14 +42,15 @@ BlockRange seen_blocks(const AttentionTile& tile, int64_t chunk) {
     return {(begin - first) / kKvBlock, (end - first + kKvBlock - 1) / kKvBlock, begin - first, end - first};
 }
 
-// A block is a page or two of its own, where the hardware's prefetching ends, so the next one is asked for ahead.
-// Measured: decode at 1,900 positions spends half the time in attention that it did.
+// A block is a page or two of its own, where the hardware's prefetching ends, so the next one is asked for
+// ahead. Measured: the attention of a decode step at 1,900 positions takes 0.57 times as long as without.
 template <class Type>
 PELTON_INLINE void prefetch(const Type* p, int64_t count) {
     for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(Type))) __builtin_prefetch(p + i);
 }
 
-// Raw products of kQueries queries with the 32 positions of kBlocks blocks; `ahead` are the blocks that come next.
+// Raw products of kQueries queries with the 32 positions of kBlocks blocks; `ahead` are the blocks that come
+// next.
 template <class Kv, int kQueries, int kBlocks>
 void score_tile(const float* queries, int64_t dim, const void* const* keys, const void* const* ahead,
                 float* scores) {
@@ -78,7 +79,10 @@ void score_tile(const float* queries, int64_t dim, const void* const* keys, cons
 template <class Kv, int kQueries>
 void score_blocks(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks, float* scores) {
     constexpr int kWide = kTileQueries >= 6;  // 32 registers
-    constexpr int kTogether = kQueries > 3 ? 1 : kQueries == 1 ? 2 + 2 * kWide : kWide || kQueries == 2 ? 2 : 1;
+    constexpr int kTogether = kQueries > 3             ? 1
+                              : kQueries == 1          ? 2 + 2 * kWide
+                              : kWide || kQueries == 2 ? 2
+                                                       : 1;
     const float* queries = tile.queries + query * tile.head_dim;
     float* out = scores + query * kChunkPositions;
     // The blocks to come: keys, then values.
@@ -95,7 +99,8 @@ void score_blocks(const AttentionTile& tile, int64_t query, int64_t chunk, Block
         score_tile<Kv, kQueries, kTogether>(queries, tile.head_dim, upcoming + b, upcoming + b + kTogether,
                                             out + b * kKvBlock);
     for (; b < count; ++b)
-        score_tile<Kv, kQueries, 1>(queries, tile.head_dim, upcoming + b, upcoming + b + 1, out + b * kKvBlock);
+        score_tile<Kv, kQueries, 1>(queries, tile.head_dim, upcoming + b, upcoming + b + 1,
+                                    out + b * kKvBlock);
 }
 
 // Sums p * value of kQueries queries for kVectors * 16 neighbouring elements.
@@ -107,17 +112,20 @@ void weigh_tile(const float* p, const void* const* values, BlockRange blocks, in
         acc[q][v] = set1(0.0f);
     for (int64_t b = blocks.begin; b < blocks.end; ++b) {
         const auto* value = static_cast<const typename Kv::Type*>(values[b]) + element;
-        const auto* ahead = static_cast<const typename Kv::Type*>(values[b + 1 < blocks.end ? b + 1 : b]) + element;
+        const auto* ahead =
+            static_cast<const typename Kv::Type*>(values[b + 1 < blocks.end ? b + 1 : b]) + element;
         const int64_t start = b * kKvBlock;
         const int64_t first = blocks.first_position > start ? blocks.first_position - start : 0;
-        const int64_t last = blocks.last_position - start < kKvBlock ? blocks.last_position - start : kKvBlock;
+        const int64_t last =
+            blocks.last_position - start < kKvBlock ? blocks.last_position - start : kKvBlock;
         for (int64_t n = first; n < last; ++n) {
             prefetch(ahead + n * dim, 16 * kVectors);
             f32x16 loaded[kVectors];
             PELTON_UNROLL for (int v = 0; v < kVectors; ++v) loaded[v] = Kv::load16(value + n * dim + 16 * v);
             PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
                 const f32x16 weight = set1(p[q * kChunkPositions + start + n]);
-                PELTON_UNROLL for (int v = 0; v < kVectors; ++v) acc[q][v] = fma(weight, loaded[v], acc[q][v]);
+                PELTON_UNROLL for (int v = 0; v < kVectors; ++v) acc[q][v] =
+                    fma(weight, loaded[v], acc[q][v]);
             }
         }
     }
@@ -246,7 +254,8 @@ PELTON_INLINE f32x16 bounded(f32x16 x, float limit) { return min(max(x, set1(-li
 
 }  // namespace
 
-void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, float* states) {
+void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
+                  float* states) {
     const BlockRange blocks = seen_blocks(tile, chunk);
     score_any(tile, chunk, blocks, scores);
     for (int64_t q = 0; q < tile.num_queries; ++q) {
@@ -254,7 +263,8 @@ void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64
         const float largest = mask_scores(tile, q, chunk, blocks, row);
         const bool unseen = !(largest > -__builtin_inff());
         if (unseen && largest == largest)  // keeps -inf - -inf, a NaN, out of what others see as zeros
-            memset(row + blocks.begin * kKvBlock, 0, static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock) * 4);
+            memset(row + blocks.begin * kKvBlock, 0,
+                   static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock) * 4);
         states[q * state_size] = largest;
         states[q * state_size + 1] = unseen ? 0.0f : exponentials(blocks, largest, row);
     }
@@ -288,8 +298,8 @@ void finish_state(const float* state, float* output, int64_t head_dim) {
     }
 }
 
-void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, const float* states,
-              float* mass) {
+void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
+              const float* states, float* mass) {
     const BlockRange blocks = seen_blocks(tile, chunk);
     score_any(tile, chunk, blocks, scores);
     for (int64_t q = 0; q < tile.num_queries; ++q) {
@@ -297,7 +307,8 @@ void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t s
         const float* state = states + q * state_size;
         mask_scores(tile, q, chunk, blocks, row);
         exponentials(blocks, state[0], row);
-        for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; ++i) mass[i] += row[i] / state[1];
+        for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; ++i)
+            mass[i] += row[i] / state[1];
     }
 }
 
@@ -306,7 +317,8 @@ void store_kv(const float* key, const float* value, int64_t head_dim, bool half,
     const float limit = half ? 65504.0f : 3.4028234e38f;
     for (int64_t i = 0; i < head_dim; i += 16) {
         const int count = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
-        const f32x16 k = bounded(load_first(key + i, count), limit), v = bounded(load_first(value + i, count), limit);
+        const f32x16 k = bounded(load_first(key + i, count), limit),
+                     v = bounded(load_first(value + i, count), limit);
         if (half) {
             uint16_t lanes[16];
             store_f16(lanes, k);

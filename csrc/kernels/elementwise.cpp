@@ -10,7 +10,8 @@ template <class Function>
 PELTON_INLINE void map(const float* x, float* y, int64_t count, Function f) {
     int64_t i = 0;
     for (; i + 16 <= count; i += 16) store(y + i, f(load(x + i)));
-    if (i < count) store_first(y + i, static_cast<int>(count - i), f(load_first(x + i, static_cast<int>(count - i))));
+    if (i < count)
+        store_first(y + i, static_cast<int>(count - i), f(load_first(x + i, static_cast<int>(count - i))));
 }
 
 template <class Function>
@@ -26,10 +27,14 @@ PELTON_INLINE void map(const float* a, const float* b, float* y, int64_t count, 
 template <class Function>
 PELTON_INLINE void with_activation(Activation kind, Function f) {
     switch (kind) {
-        case Activation::kSilu: return f([](f32x16 x) { return activate<Activation::kSilu>(x); });
-        case Activation::kGeluTanh: return f([](f32x16 x) { return activate<Activation::kGeluTanh>(x); });
-        case Activation::kGeluErf: return f([](f32x16 x) { return activate<Activation::kGeluErf>(x); });
-        case Activation::kRelu: return f([](f32x16 x) { return activate<Activation::kRelu>(x); });
+        case Activation::kSilu:
+            return f([](f32x16 x) { return activate<Activation::kSilu>(x); });
+        case Activation::kGeluTanh:
+            return f([](f32x16 x) { return activate<Activation::kGeluTanh>(x); });
+        case Activation::kGeluErf:
+            return f([](f32x16 x) { return activate<Activation::kGeluErf>(x); });
+        case Activation::kRelu:
+            return f([](f32x16 x) { return activate<Activation::kRelu>(x); });
     }
 }
 
@@ -56,7 +61,8 @@ void activate_array(Activation kind, const float* x, float* y, int64_t count) {
 }
 
 void gate_arrays(Activation kind, const float* x, const float* up, float* y, int64_t count) {
-    with_activation(kind, [&](auto f) { map(x, up, y, count, [f](f32x16 p, f32x16 q) { return f(p) * q; }); });
+    with_activation(kind,
+                    [&](auto f) { map(x, up, y, count, [f](f32x16 p, f32x16 q) { return f(p) * q; }); });
 }
 
 void accumulate_array(const float* x, float factor, float* y, int64_t count) {

@@ -3,6 +3,7 @@
 //
 // For each 32 inputs, in rising order, with isum the exact sum of (code - offset) * q:
 //     acc = fma(isum, scale * d, acc);  with minimums: acc = fma(minimum, d * sum of q, acc)
+// and the same per 16 inputs where the weight's groups are 16 or the activations are fine.
 // Every tile does exactly this per row; a tile only shares the unpacked codes between its rows.
 #pragma once
 
@@ -22,13 +23,14 @@ constexpr int kMaxTileRows = 4;
 // Rows whose activations stay in the second-level cache while the panels pass by.
 constexpr int64_t kChunkRows = 96;
 
-template <int kBitsOfCode, bool kWithTable, int kGroupInputs, bool kHalf, bool kWithMinimum>
+template <int kBitsOfCode, bool kWithTable, int kGroupInputs, bool kHalf, bool kWithMinimum, bool kFine>
 struct BlockFormat {
     static constexpr int kBits = kBitsOfCode;
     static constexpr bool kTable = kWithTable;
     static constexpr bool kHalfScales = kHalf;
     static constexpr bool kMinimum = kWithMinimum;
     static constexpr int kSets = kBlockInputs / kGroupInputs;
+    static constexpr int kSums = kFine ? 2 : kSets;  // integer sums of a block
     static constexpr int kCodeBytes = kBits * 64;
     static constexpr int kSetBytes = kPanelOutputs * (kHalf ? 2 : 4);
     static constexpr int kBytes = kCodeBytes + kSets * kSetBytes * (kMinimum ? 2 : 1);
@@ -39,7 +41,7 @@ struct BlockFormat {
 template <class F>
 struct BlockConstants {
     u8x64 table;
-    i32x16 offset_pairs[F::kSets];  // int16 pairs that take -offset times the sums of each half
+    i32x16 offset_pairs[F::kSums];  // int16 pairs that take -offset times the sums of each half
 };
 
 template <class F>
@@ -47,7 +49,7 @@ PELTON_INLINE BlockConstants<F> block_constants(const WeightLayout& layout) {
     BlockConstants<F> c;
     c.table = load_table(layout.table);
     const uint32_t low = static_cast<uint16_t>(-layout.offset), high = low << 16;
-    if constexpr (F::kSets == 1) {
+    if constexpr (F::kSums == 1) {
         c.offset_pairs[0] = set1_i32(static_cast<int32_t>(low | high));
     } else {
         c.offset_pairs[0] = set1_i32(static_cast<int32_t>(low));
@@ -81,18 +83,17 @@ PELTON_INLINE f32x16 load_scales(const uint8_t* scales) {
 
 // One row's share of a block, once its integer sums are known.
 template <class F>
-PELTON_INLINE void add_block(const ActivationBlock& x, const DotSum<F::kNarrow> (&sums)[F::kSets],
+PELTON_INLINE void add_block(const ActivationBlock& x, const DotSum<F::kNarrow> (&sums)[F::kSums],
                              const BlockConstants<F>& c, const f32x16 (&scales)[F::kSets],
                              const f32x16 (&minimums)[F::kSets], f32x16& acc) {
-    PELTON_UNROLL for (int s = 0; s < F::kSets; ++s) {
+    PELTON_UNROLL for (int s = 0; s < F::kSums; ++s) {
         i32x16 total = sums[s].total();
         if constexpr (!F::kMinimum) total = add_pair_products(total, c.offset_pairs[s], x.half_sums);
-        acc = fma(to_f32(total), scales[s] * set1(x.scale), acc);
-        if constexpr (F::kMinimum) {
-            const float sum = F::kSets == 1 ? x.scaled_sum : x.scale * static_cast<float>(x.half_sums[s]);
-            acc = fma(minimums[s], set1(sum), acc);
-        }
+        acc = fma(to_f32(total), scales[s % F::kSets] * set1(x.scales[s]), acc);
+        if constexpr (F::kMinimum && F::kSets == 2)
+            acc = fma(minimums[s], set1(x.scales[s] * static_cast<float>(x.half_sums[s])), acc);
     }
+    if constexpr (F::kMinimum && F::kSets == 1) acc = fma(minimums[0], set1(x.scaled_sum), acc);
 }
 
 // Adds one block of 32 inputs to kRows rows; row r reads x[r * row_blocks].
@@ -111,14 +112,14 @@ PELTON_INLINE void block_step(const uint8_t* block, const ActivationBlock* x, in
     }
     PELTON_UNROLL for (int first = 0; first < kRows; first += kTogether) {
         const ActivationBlock* rows[kTogether];
-        DotSum<F::kNarrow> sums[kTogether][F::kSets];
+        DotSum<F::kNarrow> sums[kTogether][F::kSums];
         PELTON_UNROLL for (int r = 0; r < kTogether; ++r) {
             rows[r] = x;
             x += row_blocks;
-            PELTON_UNROLL for (int s = 0; s < F::kSets; ++s) sums[r][s] = DotSum<F::kNarrow>::zero();
+            PELTON_UNROLL for (int s = 0; s < F::kSums; ++s) sums[r][s] = DotSum<F::kNarrow>::zero();
         }
         PELTON_UNROLL for (int j = 0; j < 8; ++j) PELTON_UNROLL for (int r = 0; r < kTogether; ++r)
-            sums[r][j * F::kSets / 8]
+            sums[r][j * F::kSums / 8]
                 .step(codes[j], rows[r]->codes + 4 * j);
         PELTON_UNROLL for (int r = 0; r < kTogether; ++r)
             add_block<F>(*rows[r], sums[r], c, scales, minimums, acc[first + r]);
@@ -164,25 +165,25 @@ void block_linear(const LinearCall& call, const LinearRange& range) {
     }
 }
 
-// Picks the instance by the layout's group, scale type and minimum.
+template <int kBits, bool kTable, int kGroup, bool kFine>
+PELTON_INLINE void block_dispatch_scales(const LinearCall& call, const LinearRange& range) {
+    const WeightLayout& layout = call.weight.layout;
+    if (layout.half_scales) {
+        if (layout.has_minimum)
+            return block_linear<BlockFormat<kBits, kTable, kGroup, true, true, kFine>>(call, range);
+        return block_linear<BlockFormat<kBits, kTable, kGroup, true, false, kFine>>(call, range);
+    }
+    if (layout.has_minimum)
+        return block_linear<BlockFormat<kBits, kTable, kGroup, false, true, kFine>>(call, range);
+    return block_linear<BlockFormat<kBits, kTable, kGroup, false, false, kFine>>(call, range);
+}
+
+// Picks the instance by the layout's group, scale type and minimum. Groups of 16 take fine blocks as they are.
 template <int kBits, bool kTable>
 PELTON_INLINE void block_dispatch(const LinearCall& call, const LinearRange& range) {
-    const WeightLayout& layout = call.weight.layout;
-    if (layout.group == 32) {
-        if (layout.half_scales) {
-            if (layout.has_minimum)
-                return block_linear<BlockFormat<kBits, kTable, 32, true, true>>(call, range);
-            return block_linear<BlockFormat<kBits, kTable, 32, true, false>>(call, range);
-        }
-        if (layout.has_minimum) return block_linear<BlockFormat<kBits, kTable, 32, false, true>>(call, range);
-        return block_linear<BlockFormat<kBits, kTable, 32, false, false>>(call, range);
-    }
-    if (layout.half_scales) {
-        if (layout.has_minimum) return block_linear<BlockFormat<kBits, kTable, 16, true, true>>(call, range);
-        return block_linear<BlockFormat<kBits, kTable, 16, true, false>>(call, range);
-    }
-    if (layout.has_minimum) return block_linear<BlockFormat<kBits, kTable, 16, false, true>>(call, range);
-    return block_linear<BlockFormat<kBits, kTable, 16, false, false>>(call, range);
+    if (call.weight.layout.group != 32) return block_dispatch_scales<kBits, kTable, 16, false>(call, range);
+    if (call.fine) return block_dispatch_scales<kBits, kTable, 32, true>(call, range);
+    return block_dispatch_scales<kBits, kTable, 32, false>(call, range);
 }
 
 }  // namespace pelton::PELTON_ISA

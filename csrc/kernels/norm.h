@@ -5,8 +5,8 @@
 
 namespace pelton {
 
-// `count` groups of `group` neighbouring floats. weight and bias are null or [period, group]: group i uses row
-// i % period.
+// `count` groups of `group` neighbouring floats. weight and bias are null or [period, group]: group i uses
+// row i % period.
 struct NormCall {
     const float* x;
     float* y;

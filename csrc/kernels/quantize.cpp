@@ -2,13 +2,13 @@
 
 namespace pelton::PELTON_ISA {
 
-void quantize(const float* x, int64_t stride, int64_t width, ActivationBlock* blocks, int64_t begin,
+void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks, int64_t begin,
               int64_t end) {
     const int64_t per_row = width / kBlockInputs;
     int64_t row = begin / per_row, column = begin % per_row;
     for (int64_t i = begin; i < end; ++i) {
         const float* source = x + row * stride + column * kBlockInputs;
-        quantize_block(load(source), load(source + 16), blocks + i);
+        quantize_block(load(source), load(source + 16), fine, blocks + i);
         if (++column == per_row) {
             column = 0;
             ++row;

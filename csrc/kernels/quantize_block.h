@@ -6,27 +6,51 @@
 
 namespace pelton::PELTON_ISA {
 
-// first: inputs 0..15, second: inputs 16..31. Magnitudes below 1e-30 become 0, so that 127 / largest is
-// finite.
-PELTON_INLINE void quantize_block(f32x16 first, f32x16 second, ActivationBlock* block) {
-    const i32x16 magnitude_bits = set1_i32(0x7fffffff);
-    const i32x16 magnitudes = max(as_i32(first) & magnitude_bits, as_i32(second) & magnitude_bits);
+// The factor that takes inputs to codes, and the scale that takes them back. Magnitudes below 1e-30 become 0,
+// so that 127 / largest is finite.
+struct CodeScale {
+    float inverse, scale;
+    bool usable;
+};
+
+PELTON_INLINE CodeScale code_scale(i32x16 magnitudes) {
     const int32_t largest_bits = reduce_max(magnitudes);
     float largest;
     memcpy(&largest, &largest_bits, 4);
     const bool finite = largest_bits < 0x7f800000;
     const bool usable = finite && largest > 1e-30f;
-    // Selecting keeps NaN and infinity out of the conversion to integers.
-    const mask16 keep = first_lanes(usable ? 16 : 0);
-    const f32x16 inverse = set1(usable ? 127.0f / largest : 0.0f), zero = set1(0.0f);
-    const i32x16 low = to_i32(select(keep, first, zero) * inverse);
-    const i32x16 high = to_i32(select(keep, second, zero) * inverse);
+    return {usable ? 127.0f / largest : 0.0f,
+            usable   ? largest / 127.0f
+            : finite ? 0.0f
+                     : __builtin_nanf(""),
+            usable};
+}
+
+// Selecting keeps NaN and infinity out of the conversion to integers.
+PELTON_INLINE i32x16 codes_of(f32x16 x, const CodeScale& by) {
+    return to_i32(select(first_lanes(by.usable ? 16 : 0), x, set1(0.0f)) * set1(by.inverse));
+}
+
+// first: inputs 0..15, second: inputs 16..31.
+PELTON_INLINE void quantize_block(f32x16 first, f32x16 second, bool fine, ActivationBlock* block) {
+    const i32x16 magnitude_bits = set1_i32(0x7fffffff);
+    const i32x16 low_magnitudes = as_i32(first) & magnitude_bits;
+    const i32x16 high_magnitudes = as_i32(second) & magnitude_bits;
+    CodeScale low_by, high_by;
+    if (fine) {
+        low_by = code_scale(low_magnitudes);
+        high_by = code_scale(high_magnitudes);
+    } else {
+        low_by = high_by = code_scale(max(low_magnitudes, high_magnitudes));
+    }
+    const i32x16 low = codes_of(first, low_by), high = codes_of(second, high_by);
     store_i8(block->codes, low);
     store_i8(block->codes + 16, high);
     const int32_t low_sum = reduce_add(low), high_sum = reduce_add(high);
-    const float scale = usable ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
-    block->scale = scale;
-    block->scaled_sum = scale * static_cast<float>(low_sum + high_sum);
+    block->scales[0] = low_by.scale;
+    block->scales[1] = high_by.scale;
+    block->scaled_sum = fine ? low_by.scale * static_cast<float>(low_sum) + high_by.scale * static_cast<float>(high_sum)
+                             : low_by.scale * static_cast<float>(low_sum + high_sum);
     block->half_sums[0] = static_cast<int16_t>(low_sum);
     block->half_sums[1] = static_cast<int16_t>(high_sum);
 }

@@ -5,8 +5,8 @@
 
 namespace pelton {
 
-// `half` pairs of each head turn by the row's angles: table is cos [half] then sin [half]. Pairs are neighbours
-// when interleaved, else (i, i + half); the rest of a head is copied. y may be x.
+// `half` pairs of each head turn by the row's angles: table is cos [half] then sin [half]. Pairs are
+// neighbours when interleaved, else (i, i + half); the rest of a head is copied. y may be x.
 struct RopeCall {
     const float* x;
     float* y;

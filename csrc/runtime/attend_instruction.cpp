@@ -14,18 +14,19 @@ void rotate_head(const Frame& frame, const RopeTable* table, std::int64_t positi
         return;
     }
     const RopeSpec& spec = table->spec();
-    frame.kernels->rope.rotate({x, y, table->at(position), 1, dim, static_cast<std::int64_t>(spec.frequencies.size()),
-                                spec.interleaved});
+    frame.kernels->rope.rotate({x, y, table->at(position), 1, dim,
+                                static_cast<std::int64_t>(spec.frequencies.size()), spec.interleaved});
 }
 
 // Copies one logical position's key and value between blocks of one head.
-void copy_position(const KvArrays& kv, const std::uint8_t* keys, const std::uint8_t* values, std::int64_t from,
-                   std::uint8_t* key_block, std::uint8_t* value_block, std::int64_t to) {
+void copy_position(const KvArrays& kv, const std::uint8_t* keys, const std::uint8_t* values,
+                   std::int64_t from, std::uint8_t* key_block, std::uint8_t* value_block, std::int64_t to) {
     const std::int64_t size = kv.element_bytes(), dim = kv.head_dim;
     for (std::int64_t d = 0; d < dim; ++d)
         std::memcpy(key_block + (d * kKvBlock + to) * size, keys + (d * kKvBlock + from) * size,
                     static_cast<std::size_t>(size));
-    std::memcpy(value_block + to * dim * size, values + from * dim * size, static_cast<std::size_t>(dim * size));
+    std::memcpy(value_block + to * dim * size, values + from * dim * size,
+                static_cast<std::size_t>(dim * size));
 }
 
 }  // namespace
@@ -41,7 +42,8 @@ void AttendInstruction::prepare(const Frame& frame) {
     for (const auto& table : {spec_.query_rope, spec_.key_rope})
         if (table) table->cover(frame.batch.max_position());
     if (spec_.wants_mass)
-        mass_.assign(static_cast<std::size_t>(frame.batch.num_spans() * frame.batch.most_blocks() * kKvBlock), 0.0f);
+        mass_.assign(static_cast<std::size_t>(frame.batch.num_spans() * frame.batch.most_blocks() * kKvBlock),
+                     0.0f);
 }
 
 void AttendInstruction::run(const Frame& frame, int thread) const {
@@ -71,7 +73,8 @@ void AttendInstruction::run(const Frame& frame, int thread) const {
     }
 }
 
-void AttendInstruction::store_row(const Frame& frame, std::int64_t index, RowRange kv_heads, int thread) const {
+void AttendInstruction::store_row(const Frame& frame, std::int64_t index, RowRange kv_heads,
+                                  int thread) const {
     const KvArrays& kv = frame.kv;
     const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index], dim = kv.head_dim;
     const std::int64_t slot = frame.batch.slot(row), lane = slot % kKvBlock;
@@ -81,9 +84,9 @@ void AttendInstruction::store_row(const Frame& frame, std::int64_t index, RowRan
         const float* key = frame.value(k_, thread) + index * frame.width(k_) + head * dim;
         rotate_head(frame, spec_.key_rope.get(), frame.batch.position(row), key, rotated, dim);
         const std::int64_t place = kv.offset(block, spec_.kv_layer, head);
-        frame.kernels->attention.store_kv(rotated, frame.value(v_, thread) + index * frame.width(v_) + head * dim,
-                                          dim, kv.half, kv.keys + place + lane * kv.element_bytes(),
-                                          kv.values + place + lane * dim * kv.element_bytes());
+        frame.kernels->attention.store_kv(
+            rotated, frame.value(v_, thread) + index * frame.width(v_) + head * dim, dim, kv.half,
+            kv.keys + place + lane * kv.element_bytes(), kv.values + place + lane * dim * kv.element_bytes());
     }
 }
 
@@ -109,19 +112,22 @@ AttentionTile AttendInstruction::load_tile(const Frame& frame, const AttendUnit&
         }
     }
     find_blocks(frame, unit, scratch);
-    return {scratch.queries, scratch.begins,     scratch.ends,       unit.tile->rows * heads, dim, spec_.scale,
-            spec_.cap,       scratch.keys.data(), scratch.values.data(), frame.kv.half};
+    return {scratch.queries, scratch.begins, scratch.ends,        unit.tile->rows * heads, dim,
+            spec_.scale,     spec_.cap,      scratch.keys.data(), scratch.values.data(),   frame.kv.half};
 }
 
 // Addresses of the blocks of the unit's chunks, as far as any row sees.
-void AttendInstruction::find_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const {
+void AttendInstruction::find_blocks(const Frame& frame, const AttendUnit& unit,
+                                    AttendScratch& scratch) const {
     const AttendTile& tile = *unit.tile;
     const std::int32_t* rows = frame.batch.rows(work_->shape().row_set);
     std::int64_t end = 0;
-    for (std::int64_t r = 0; r < tile.rows; ++r) end = std::max(end, work_->visible(frame, rows[tile.first + r]).end);
+    for (std::int64_t r = 0; r < tile.rows; ++r)
+        end = std::max(end, work_->visible(frame, rows[tile.first + r]).end);
     const std::int64_t last = std::min(unit.chunk_end * kChunkBlocks, (end + kKvBlock - 1) / kKvBlock);
     for (std::int64_t b = unit.chunk_begin * kChunkBlocks; b < last; ++b) {
-        const std::int64_t place = frame.kv.offset(frame.batch.block(tile.span, b), spec_.kv_layer, unit.kv_head);
+        const std::int64_t place =
+            frame.kv.offset(frame.batch.block(tile.span, b), spec_.kv_layer, unit.kv_head);
         scratch.keys[b] = frame.kv.keys + place;
         scratch.values[b] = frame.kv.values + place;
     }
@@ -129,9 +135,11 @@ void AttendInstruction::find_blocks(const Frame& frame, const AttendUnit& unit, 
 }
 
 // Blocks that hold draft positions are put together from the slots of the row's ancestors, in logical order.
-void AttendInstruction::gather_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const {
+void AttendInstruction::gather_blocks(const Frame& frame, const AttendUnit& unit,
+                                      AttendScratch& scratch) const {
     const KvArrays& kv = frame.kv;
-    const std::int64_t row = frame.batch.rows(work_->shape().row_set)[unit.tile->first], span = unit.tile->span;
+    const std::int64_t row = frame.batch.rows(work_->shape().row_set)[unit.tile->first],
+                       span = unit.tile->span;
     const std::int64_t context = frame.batch.context_of(span), end = frame.batch.position(row) + 1;
     const std::int64_t first = std::max(context / kKvBlock, unit.chunk_begin * kChunkBlocks);
     const std::int64_t last = std::min((end + kKvBlock - 1) / kKvBlock, unit.chunk_end * kChunkBlocks);
@@ -145,7 +153,8 @@ void AttendInstruction::gather_blocks(const Frame& frame, const AttendUnit& unit
             const std::int64_t slot = position < context ? position : path[position - context];
             const std::int64_t place =
                 kv.offset(frame.batch.block(span, slot / kKvBlock), spec_.kv_layer, unit.kv_head);
-            copy_position(kv, kv.keys + place, kv.values + place, slot % kKvBlock, keys, values, position % kKvBlock);
+            copy_position(kv, kv.keys + place, kv.values + place, slot % kKvBlock, keys, values,
+                          position % kKvBlock);
         }
         scratch.keys[b] = keys;
         scratch.values[b] = values;
@@ -159,7 +168,8 @@ void AttendInstruction::run_unit(const Frame& frame, const AttendUnit& unit, int
     const std::int64_t dim = tile.head_dim, size = work_->state_floats(), queries = tile.num_queries;
     if (unit.states != nullptr) {
         for (std::int64_t chunk = unit.chunk_begin; chunk < unit.chunk_end; ++chunk)
-            kernels.chunk(tile, chunk, scratch.scores, size, unit.states + (chunk - unit.chunk_begin) * queries * size);
+            kernels.chunk(tile, chunk, scratch.scores, size,
+                          unit.states + (chunk - unit.chunk_begin) * queries * size);
         return;
     }
     kernels.chunk(tile, unit.chunk_begin, scratch.scores, size, scratch.states);
@@ -183,7 +193,8 @@ void AttendInstruction::merge_rows(const Frame& frame, int thread) const {
             if (tile.first + r >= own.begin && tile.first + r < own.end) merge_row(frame, tile, r, thread);
 }
 
-void AttendInstruction::merge_row(const Frame& frame, const AttendTile& tile, std::int64_t row, int thread) const {
+void AttendInstruction::merge_row(const Frame& frame, const AttendTile& tile, std::int64_t row,
+                                  int thread) const {
     const AttentionKernels& kernels = frame.kernels->attention;
     const std::int64_t size = work_->state_floats(), dim = work_->shape().head_dim;
     const std::int64_t per_head = work_->units_per_tile() / work_->shape().kv_heads;
@@ -197,9 +208,10 @@ void AttendInstruction::merge_row(const Frame& frame, const AttendTile& tile, st
             std::memcpy(state, partial, static_cast<std::size_t>(size) * sizeof(float));
             for (std::int64_t chunk = 1; chunk < tile.chunk_end - tile.chunk_begin; ++chunk)
                 kernels.merge(state, partial + chunk * tile.rows * heads * size, dim);
-            kernels.finish(state,
-                           frame.value(output_, thread) + (tile.first + row) * frame.width(output_) + (head + h) * dim,
-                           dim);
+            kernels.finish(
+                state,
+                frame.value(output_, thread) + (tile.first + row) * frame.width(output_) + (head + h) * dim,
+                dim);
         }
     }
 }

@@ -32,7 +32,8 @@ class AttendInstruction : public Instruction {
     void store_row(const Frame& frame, std::int64_t index, RowRange kv_heads, int thread) const;
     void run_unit(const Frame& frame, const AttendUnit& unit, int thread) const;
     AttentionTile load_tile(const Frame& frame, const AttendUnit& unit, int thread) const;
-    void load_query(const Frame& frame, std::int64_t index, std::int64_t head, int thread, float* query) const;
+    void load_query(const Frame& frame, std::int64_t index, std::int64_t head, int thread,
+                    float* query) const;
     void find_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
     void gather_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
     void merge_rows(const Frame& frame, int thread) const;

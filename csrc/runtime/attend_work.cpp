@@ -67,7 +67,8 @@ void AttendWork::allocate_scratch(const Frame& frame) {
     for (std::unique_ptr<AttendScratch>& scratch : scratch_) {
         if (!scratch) {
             scratch = std::make_unique<AttendScratch>();
-            scratch->memory = AlignedBuffer(static_cast<std::size_t>(queries + scores + 2 * states) * sizeof(float));
+            scratch->memory =
+                AlignedBuffer(static_cast<std::size_t>(queries + scores + 2 * states) * sizeof(float));
             scratch->queries = reinterpret_cast<float*>(scratch->memory.data());
             scratch->scores = scratch->queries + queries;
             scratch->states = scratch->scores + scores;

@@ -1,5 +1,5 @@
-// How the rows of a pass are cut into attention tiles and the tiles into work for threads. Shared by all layers
-// of one shape; made once per pass.
+// How the rows of a pass are cut into attention tiles and the tiles into work for threads. Shared by all
+// layers of one shape; made once per pass.
 #pragma once
 
 #include <algorithm>
@@ -20,11 +20,11 @@ struct AttendShape {
 
 // Neighbouring rows of one span whose queries run together.
 struct AttendTile {
-    std::int64_t first, rows;               // places in the row set
+    std::int64_t first, rows;  // places in the row set
     std::int64_t span;
-    std::int64_t chunk_begin, chunk_end;    // chunks that some row sees
-    std::int64_t cost_before;               // of all tiles before, in units * chunks
-    std::int64_t states_before;             // floats of partial states of all tiles before
+    std::int64_t chunk_begin, chunk_end;  // chunks that some row sees
+    std::int64_t cost_before;             // of all tiles before, in units * chunks
+    std::int64_t states_before;           // floats of partial states of all tiles before
 };
 
 // One tile, one key-value head, some of the query heads that share it.
@@ -39,8 +39,8 @@ struct AttendScratch {
     AlignedBuffer memory;
     float *queries, *scores, *states, *later;
     std::int32_t begins[kMaxTileQueries], ends[kMaxTileQueries];
-    std::vector<const void*> keys, values;     // of logical block i
-    std::vector<std::uint8_t> gathered;        // blocks of rows whose ancestors are scattered
+    std::vector<const void*> keys, values;  // of logical block i
+    std::vector<std::uint8_t> gathered;     // blocks of rows whose ancestors are scattered
 };
 
 class AttendWork {
@@ -50,7 +50,8 @@ class AttendWork {
     const AttendShape& shape() const noexcept { return shape_; }
     void prepare(const Frame& frame);
 
-    // Units are cut into chunks whose states are merged later: when replicated, or few units and long contexts.
+    // Units are cut into chunks whose states are merged later: when replicated, or few units and long
+    // contexts.
     bool split() const noexcept { return split_; }
     const std::vector<AttendTile>& tiles() const noexcept { return tiles_; }
     AttendScratch& scratch(int thread) noexcept { return *scratch_[thread]; }

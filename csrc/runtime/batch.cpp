@@ -20,7 +20,8 @@ void copy(std::vector<std::int32_t>& to, const std::int32_t* from, std::int64_t 
 void RaggedBatch::assign(const BatchArrays& arrays, const std::vector<RowSetView>& row_sets,
                          std::int64_t num_blocks) {
     const std::int64_t rows = arrays.num_rows, spans = arrays.num_spans;
-    require(rows > 0 && spans > 0 && rows <= std::numeric_limits<std::int32_t>::max(), "a batch has rows and spans");
+    require(rows > 0 && spans > 0 && rows <= std::numeric_limits<std::int32_t>::max(),
+            "a batch has rows and spans");
     most_blocks_ = arrays.most_blocks;
     copy(tokens_, arrays.tokens, rows);
     copy(positions_, arrays.positions, rows);

@@ -35,14 +35,16 @@ struct KvArrays {
 
 class RaggedBatch {
   public:
-    // Copies and checks: every index a kernel will follow lies inside. `row_sets[0]` becomes all rows; the others
-    // are `row_sets` in order. Throws Error(kInvalidArgument).
+    // Copies and checks: every index a kernel will follow lies inside. `row_sets[0]` becomes all rows; the
+    // others are `row_sets` in order. Throws Error(kInvalidArgument).
     void assign(const BatchArrays& arrays, const std::vector<RowSetView>& row_sets, std::int64_t num_blocks);
 
     std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(tokens_.size()); }
     std::int64_t num_spans() const noexcept { return static_cast<std::int64_t>(context_.size()); }
     std::int64_t most_blocks() const noexcept { return most_blocks_; }
-    std::int64_t rows_of(int row_set) const noexcept { return static_cast<std::int64_t>(sets_[row_set].size()); }
+    std::int64_t rows_of(int row_set) const noexcept {
+        return static_cast<std::int64_t>(sets_[row_set].size());
+    }
     const std::int32_t* rows(int row_set) const noexcept { return sets_[row_set].data(); }
     const std::int32_t* tokens() const noexcept { return tokens_.data(); }
     const std::int32_t* positions() const noexcept { return positions_.data(); }
@@ -56,8 +58,8 @@ class RaggedBatch {
     std::int32_t max_position() const noexcept { return max_position_; }
     bool single_rows() const noexcept { return single_rows_; }  // every span has one row
 
-    // True when a row's ancestors do not lie at their own logical positions. Then `path` gives the slot of the
-    // row's logical positions context, context + 1, ..., its own.
+    // True when a row's ancestors do not lie at their own logical positions. Then `path` gives the slot of
+    // the row's logical positions context, context + 1, ..., its own.
     bool scattered(std::int64_t row) const noexcept { return path_start_[row] >= 0; }
     const std::int32_t* path(std::int64_t row) const noexcept { return path_.data() + path_start_[row]; }
 

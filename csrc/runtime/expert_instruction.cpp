@@ -27,8 +27,8 @@ ExpertInstruction::ExpertInstruction(LinearInput input, int routed, int output, 
       top_k_(top_k) {
     for (const int value : {input.x, input.blocks, routed})
         if (value >= 0) reads(value, false);
-    for (const int value : {output, buffers.inputs, buffers.blocks, buffers.hidden, buffers.scratch, buffers.rounded,
-                            buffers.results})
+    for (const int value : {output, buffers.inputs, buffers.blocks, buffers.hidden, buffers.scratch,
+                            buffers.rounded, buffers.results})
         if (value >= 0) writes(value, false);
 }
 
@@ -59,7 +59,8 @@ void ExpertInstruction::pair_up(const Frame& frame) const {
 }
 
 void ExpertInstruction::gather(const Frame& frame, int thread) const {
-    const RowRange own = share_of(static_cast<std::int64_t>(pairs_.size()), thread, frame.pool->num_threads());
+    const RowRange own =
+        share_of(static_cast<std::int64_t>(pairs_.size()), thread, frame.pool->num_threads());
     const int sources[2] = {input_.x, input_.blocks}, targets[2] = {buffers_.inputs, buffers_.blocks};
     for (int kind = 0; kind < 2; ++kind) {
         if (targets[kind] < 0) continue;
@@ -83,13 +84,22 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
         ActivationBlock* rounded = blocks_at(frame, buffers_.rounded, thread);
         if (rounded != nullptr) rounded += start * hidden / kBlockInputs;
         if (down) {
-            const LinearCall call{weights_.down[e]->view(), rounded, middle, hidden,
-                                  frame.value(buffers_.results, thread) + start * width, width, nullptr, false};
-            frame.kernels->linear.linear(call, linear_share(weights_.down[e]->num_panels(), rows, thread, threads));
+            const LinearCall call{weights_.down[e]->view(),
+                                  rounded,
+                                  middle,
+                                  hidden,
+                                  frame.value(buffers_.results, thread) + start * width,
+                                  width,
+                                  nullptr,
+                                  false,
+                                  false};
+            frame.kernels->linear.linear(call,
+                                         linear_share(weights_.down[e]->num_panels(), rows, thread, threads));
             continue;
         }
         const ActivationBlock* blocks = blocks_at(frame, buffers_.blocks, thread);
-        const float* inputs = buffers_.inputs < 0 ? nullptr : frame.value(buffers_.inputs, thread) + start * width;
+        const float* inputs =
+            buffers_.inputs < 0 ? nullptr : frame.value(buffers_.inputs, thread) + start * width;
         run_gated({frame.kernels, &gate, weights_.up[e].get(),
                    blocks == nullptr ? nullptr : blocks + start * width / kBlockInputs, inputs, middle,
                    frame.value(buffers_.scratch, thread) + start * hidden, rounded, activation_},

@@ -1,4 +1,5 @@
-// The feed-forward blocks of a mixture of experts: rows grouped by expert, results added in order of expert id.
+// The feed-forward blocks of a mixture of experts: rows grouped by expert, results added in order of expert
+// id.
 #pragma once
 
 #include "runtime/linear_instructions.h"
@@ -42,9 +43,9 @@ class ExpertInstruction : public Instruction {
     Activation activation_;
     std::int64_t top_k_;
     // Filled by thread 0 in every run, read by all after a barrier.
-    mutable std::vector<Pair> pairs_;               // grouped by expert
-    mutable std::vector<std::int64_t> starts_;      // of each expert in pairs_
-    mutable std::vector<std::int32_t> row_pairs_;   // [rows, top_k] pairs of a row by expert, -1 at the end
+    mutable std::vector<Pair> pairs_;              // grouped by expert
+    mutable std::vector<std::int64_t> starts_;     // of each expert in pairs_
+    mutable std::vector<std::int32_t> row_pairs_;  // [rows, top_k] pairs of a row by expert, -1 at the end
 };
 
 }  // namespace pelton

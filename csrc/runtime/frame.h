@@ -26,8 +26,8 @@ inline RowRange share_of(std::int64_t count, int thread, int num_threads) noexce
 }
 
 // Values of a pass are either shared by the team or local. While few rows run (`replicated`), every thread
-// computes all rows of its own copy of the local values, which costs less than the barriers it saves; otherwise
-// the team has one copy and each thread works on its share of the rows.
+// computes all rows of its own copy of the local values, which costs less than the barriers it saves;
+// otherwise the team has one copy and each thread works on its share of the rows.
 struct Frame {
     const KernelTable* kernels = nullptr;
     ThreadPool* pool = nullptr;

@@ -63,7 +63,8 @@ void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, con
                           outputs,
                           width,
                           part.bias.empty() ? nullptr : part.bias.data(),
-                          residual != nullptr};
+                          residual != nullptr,
+                          input_.fine};
     frame.kernels->linear.linear(call, range);
 }
 
@@ -76,8 +77,10 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread,
 void run_gated(const GatedCall& call, const LinearRange& range) {
     constexpr std::int64_t kRows = 96, kPanels = 8;  // 48 KB of outputs
     const std::int64_t width = call.gate->outputs(), inputs = call.gate->inputs();
-    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs, call.outputs, width, nullptr, false};
-    const LinearCall up{call.up->view(), call.blocks, call.inputs, inputs, call.scratch, width, nullptr, false};
+    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs,
+                          call.outputs,      width,       nullptr,     false, false};
+    const LinearCall up{call.up->view(), call.blocks, call.inputs, inputs,
+                        call.scratch,    width,       nullptr,     false, false};
     for (std::int64_t row = range.row_begin; row < range.row_end; row += kRows) {
         const std::int64_t row_end = std::min(row + kRows, range.row_end);
         for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kPanels) {
@@ -88,9 +91,10 @@ void run_gated(const GatedCall& call, const LinearRange& range) {
             const std::int64_t count = std::min(part.panel_end * kPanelOutputs, width) - column;
             for (std::int64_t r = row; r < row_end; ++r) {
                 float* y = call.outputs + r * width + column;
-                call.kernels->elementwise.gate(call.activation, y, call.scratch + r * width + column, y, count);
+                call.kernels->elementwise.gate(call.activation, y, call.scratch + r * width + column, y,
+                                               count);
                 if (call.quantized != nullptr)
-                    call.kernels->linear.quantize(y, count, count,
+                    call.kernels->linear.quantize(y, count, count, false,
                                                   call.quantized + (r * width + column) / kBlockInputs, 0,
                                                   count / kBlockInputs);
             }
@@ -98,8 +102,8 @@ void run_gated(const GatedCall& call, const LinearRange& range) {
     }
 }
 
-GatedLinearInstruction::GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation,
-                                               int output, int scratch, int quantized)
+GatedLinearInstruction::GatedLinearInstruction(LinearInput input, Weight gate, Weight up,
+                                               Activation activation, int output, int scratch, int quantized)
     : input_(input),
       gate_(std::move(gate)),
       up_(std::move(up)),
@@ -117,16 +121,16 @@ GatedLinearInstruction::GatedLinearInstruction(LinearInput input, Weight gate, W
 void GatedLinearInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t rows = frame.rows(output_);
     if (rows == 0) return;
-    const GatedCall call{frame.kernels,
-                         gate_.get(),
-                         up_.get(),
-                         blocks_of(frame, input_.blocks, thread),
-                         floats_of(frame, input_.x, thread),
-                         frame.value(output_, thread),
-                         frame.value(scratch_, thread),
-                         quantized_ < 0 ? nullptr
-                                        : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
-                         activation_};
+    const GatedCall call{
+        frame.kernels,
+        gate_.get(),
+        up_.get(),
+        blocks_of(frame, input_.blocks, thread),
+        floats_of(frame, input_.x, thread),
+        frame.value(output_, thread),
+        frame.value(scratch_, thread),
+        quantized_ < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
+        activation_};
     run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
 }
 

@@ -14,6 +14,7 @@ using Weight = std::shared_ptr<const PackedWeight>;
 // What a product reads: rows as floats (x) and as 8-bit blocks, either -1 when no weight wants it.
 struct LinearInput {
     int x, blocks;
+    bool fine = false;  // the blocks are
 };
 
 struct LinearPart {
@@ -57,8 +58,8 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread,
 class GatedLinearInstruction : public Instruction {
   public:
     // `quantized` is -1 when nobody reads the output as blocks.
-    GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation, int output, int scratch,
-                           int quantized);
+    GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation, int output,
+                           int scratch, int quantized);
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "gated_linear"; }
     bool row_wise() const noexcept override { return false; }

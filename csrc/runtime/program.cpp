@@ -16,7 +16,8 @@ std::shared_ptr<AlignedBuffer> grown(const std::shared_ptr<AlignedBuffer>& old, 
 }
 
 std::int64_t nanoseconds() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
         .count();
 }
 
@@ -32,7 +33,8 @@ std::int64_t Workspace::num_bytes() const noexcept {
 }
 
 int Program::add_value(std::int64_t width, int row_set) {
-    require(width > 0 && width < (std::int64_t{1} << 31) && row_set >= 0, "a value has a width and a row set");
+    require(width > 0 && width < (std::int64_t{1} << 31) && row_set >= 0,
+            "a value has a width and a row set");
     values_.push_back({width, row_set});
     return static_cast<int>(values_.size()) - 1;
 }
@@ -62,8 +64,8 @@ std::shared_ptr<RopeTable> Program::rope_table(const RopeSpec& spec) {
     return rope_tables_.back();
 }
 
-// A run of many layers gives most of its time to a few instructions, so timing each costs little; untraced runs
-// only pay the test of one flag per call of run().
+// A run of many layers gives most of its time to a few instructions, so timing each costs little; untraced
+// runs only pay the test of one flag per call of run().
 void Program::set_trace(bool on) {
     tracing_ = on;
     if (on) trace_.assign(static_cast<std::size_t>(pool_->num_threads()) * instructions_.size() * 2, 0);

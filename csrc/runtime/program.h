@@ -1,4 +1,5 @@
-// A plan as a flat list of instructions: memory assigned ahead, barriers only where threads depend on each other.
+// A plan as a flat list of instructions: memory assigned ahead, barriers only where threads depend on each
+// other.
 #pragma once
 
 #include <memory>
@@ -17,8 +18,12 @@ class Workspace {
     // At least that many floats of each kind; contents are lost when it grows.
     void reserve(std::int64_t shared, std::int64_t local);
     const std::shared_ptr<AlignedBuffer>& shared() const noexcept { return shared_; }
-    float* shared_floats() const noexcept { return shared_ ? reinterpret_cast<float*>(shared_->data()) : nullptr; }
-    float* local_floats() const noexcept { return local_ ? reinterpret_cast<float*>(local_->data()) : nullptr; }
+    float* shared_floats() const noexcept {
+        return shared_ ? reinterpret_cast<float*>(shared_->data()) : nullptr;
+    }
+    float* local_floats() const noexcept {
+        return local_ ? reinterpret_cast<float*>(local_->data()) : nullptr;
+    }
     std::int64_t num_bytes() const noexcept;
     // Counts passes, so that one that was overtaken can tell.
     std::int64_t pass = 0;
@@ -27,13 +32,14 @@ class Workspace {
     std::shared_ptr<AlignedBuffer> shared_, local_;
 };
 
-// Rows up to which every thread computes local values itself. Measured: the work of one row's norm and rounding
-// (0.3 microseconds) against a barrier (0.3 to 0.5).
+// Rows up to which every thread computes local values itself. Measured: the work of one row's norm and
+// rounding (0.3 microseconds) against a barrier (0.3 to 0.5).
 constexpr std::int64_t kReplicatedRows = 2;
 
 class Program {
   public:
-    Program(std::shared_ptr<ThreadPool> pool, const KernelTable& kernels, std::shared_ptr<Workspace> workspace)
+    Program(std::shared_ptr<ThreadPool> pool, const KernelTable& kernels,
+            std::shared_ptr<Workspace> workspace)
         : pool_(std::move(pool)), workspace_(std::move(workspace)) {
         frame_.kernels = &kernels;
         frame_.pool = pool_.get();
@@ -63,13 +69,16 @@ class Program {
     const std::vector<float>& mass(std::int64_t index) const { return with_mass_.at(index)->mass(); }
     std::int64_t num_spans() const noexcept { return frame_.batch.num_spans(); }
 
-    // Per thread and instruction: nanoseconds of work, nanoseconds of waiting before it. Summed while switched on.
+    // Per thread and instruction: nanoseconds of work, nanoseconds of waiting before it. Summed while
+    // switched on.
     void set_trace(bool on);
     const std::vector<std::int64_t>& trace() const noexcept { return trace_; }
 
     std::int64_t num_instructions() const noexcept { return static_cast<std::int64_t>(instructions_.size()); }
     const Instruction& instruction(std::int64_t index) const { return *instructions_[index]; }
-    bool barrier_before(std::int64_t index, bool replicated) const { return barriers_[replicated][index] != 0; }
+    bool barrier_before(std::int64_t index, bool replicated) const {
+        return barriers_[replicated][index] != 0;
+    }
     const std::shared_ptr<Workspace>& workspace() const noexcept { return workspace_; }
 
   private:

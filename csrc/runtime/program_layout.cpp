@@ -21,8 +21,9 @@ void Program::finish(const std::vector<int>& keep) {
     finished_ = true;
 }
 
-// Slots are reused once their value is dead, among values of one row set and kind. An instruction's outputs are
-// placed before its inputs are let go, so they never overlap, but for the input it says may be overwritten.
+// Slots are reused once their value is dead, among values of one row set and kind. An instruction's outputs
+// are placed before its inputs are let go, so they never overlap, but for the input it says may be
+// overwritten.
 void Program::assign_slots(const std::vector<int>& keep) {
     constexpr std::int64_t kNever = -1;
     std::vector<std::int64_t> last_use(values_.size(), kNever);
@@ -64,7 +65,9 @@ int Program::take_slot(int value) {
         const Slot& slot = slots_[i];
         if (!slot.free || slot.row_set != spec.row_set || slot.local != local) continue;
         // The smallest that fits, else the largest, which then grows.
-        const auto rank = [&](const Slot& s) { return s.width >= spec.width ? s.width : (std::int64_t{1} << 40) - s.width; };
+        const auto rank = [&](const Slot& s) {
+            return s.width >= spec.width ? s.width : (std::int64_t{1} << 40) - s.width;
+        };
         if (best < 0 || rank(slot) < rank(slots_[best])) best = i;
     }
     if (best < 0) {
@@ -103,8 +106,8 @@ void touch(Touched& slot, bool own, bool write, std::int64_t width) {
 
 }  // namespace
 
-// A barrier stands before an instruction that touches a slot which another thread may have written since the last
-// barrier, or writes one that another thread may still read.
+// A barrier stands before an instruction that touches a slot which another thread may have written since the
+// last barrier, or writes one that another thread may still read.
 void Program::place_barriers(bool replicated) {
     std::vector<Touched> slots(slots_.size());
     std::vector<std::uint8_t>& barriers = barriers_[replicated];

@@ -15,7 +15,8 @@ std::size_t row_bytes(const Frame& frame, int value) {
 
 }  // namespace
 
-EmbedInstruction::EmbedInstruction(int y, std::shared_ptr<const PackedWeight> table, float scale, bool by_position)
+EmbedInstruction::EmbedInstruction(int y, std::shared_ptr<const PackedWeight> table, float scale,
+                                   bool by_position)
     : y_(y), table_(std::move(table)), scale_(scale), by_position_(by_position) {
     writes(y);
 }
@@ -25,7 +26,8 @@ void EmbedInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t width = frame.width(y_);
     const RowRange own = frame.own_rows(y_, thread);
     for (std::int64_t row = own.begin; row < own.end; ++row) {
-        require(ids[row] >= 0 && ids[row] < table_->outputs(), "a token id or position lies outside its table");
+        require(ids[row] >= 0 && ids[row] < table_->outputs(),
+                "a token id or position lies outside its table");
         float* y = frame.value(y_, thread) + row * width;
         table_->unpack_row(ids[row], y);
         if (scale_ != 1.0f) frame.kernels->elementwise.scale(y, scale_, y, width);
@@ -39,7 +41,8 @@ NormInstruction::NormInstruction(int x, int y, NormSpec spec) : x_(x), y_(y), sp
 
 // The kernel wants both vectors with the same number of groups.
 const float* NormInstruction::as_rows(const Vector& given, std::int64_t width, Vector& repeated) const {
-    if (given.empty() || static_cast<std::int64_t>(given.size()) == width) return given.empty() ? nullptr : given.data();
+    if (given.empty() || static_cast<std::int64_t>(given.size()) == width)
+        return given.empty() ? nullptr : given.data();
     while (static_cast<std::int64_t>(repeated.size()) < width)
         repeated.insert(repeated.end(), given.begin(), given.end());
     return repeated.data();
@@ -54,8 +57,14 @@ void NormInstruction::run(const Frame& frame, int thread) const {
     Vector repeated_weight, repeated_bias;
     const float* weight = as_rows(spec_.weight, period * spec_.group, repeated_weight);
     const float* bias = as_rows(spec_.bias, period * spec_.group, repeated_bias);
-    const NormCall call{frame.value(x_, thread) + own.begin * width, frame.value(y_, thread) + own.begin * width,
-                        weight, bias, own.size() * groups, spec_.group, period, spec_.eps};
+    const NormCall call{frame.value(x_, thread) + own.begin * width,
+                        frame.value(y_, thread) + own.begin * width,
+                        weight,
+                        bias,
+                        own.size() * groups,
+                        spec_.group,
+                        period,
+                        spec_.eps};
     spec_.centred ? frame.kernels->norm.layer(call) : frame.kernels->norm.rms(call);
 }
 
@@ -75,11 +84,16 @@ void ElementwiseInstruction::run(const Frame& frame, int thread) const {
     const float* b = b_ < 0 ? nullptr : frame.value(b_, thread) + start;
     float* y = frame.value(y_, thread) + start;
     switch (kind_) {
-        case Elementwise::kAdd: return kernels.add(a, b, y, count);
-        case Elementwise::kMul: return kernels.mul(a, b, y, count);
-        case Elementwise::kScale: return kernels.scale(a, number_, y, count);
-        case Elementwise::kSoftCap: return kernels.soft_cap(a, number_, y, count);
-        case Elementwise::kActivate: return kernels.activate(activation_, a, y, count);
+        case Elementwise::kAdd:
+            return kernels.add(a, b, y, count);
+        case Elementwise::kMul:
+            return kernels.mul(a, b, y, count);
+        case Elementwise::kScale:
+            return kernels.scale(a, number_, y, count);
+        case Elementwise::kSoftCap:
+            return kernels.soft_cap(a, number_, y, count);
+        case Elementwise::kActivate:
+            return kernels.activate(activation_, a, y, count);
     }
 }
 
@@ -100,12 +114,13 @@ void RopeInstruction::run(const Frame& frame, int thread) const {
     const std::int32_t* rows = frame.batch.rows((*frame.specs)[x_].row_set);
     const RowRange own = frame.own_rows(y_, thread);
     for (std::int64_t row = own.begin; row < own.end; ++row)
-        frame.kernels->rope.rotate({frame.value(x_, thread) + row * width, frame.value(y_, thread) + row * width,
+        frame.kernels->rope.rotate({frame.value(x_, thread) + row * width,
+                                    frame.value(y_, thread) + row * width,
                                     table_->at(frame.batch.position(rows[row])), width / spec.head_dim,
                                     spec.head_dim, half, spec.interleaved});
 }
 
-QuantizeInstruction::QuantizeInstruction(int x, int y) : x_(x), y_(y) {
+QuantizeInstruction::QuantizeInstruction(int x, int y, bool fine) : x_(x), y_(y), fine_(fine) {
     reads(x);
     writes(y);
 }
@@ -114,7 +129,7 @@ void QuantizeInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t width = frame.width(x_), per_row = width / kBlockInputs;
     const RowRange own = frame.own_rows(y_, thread);
     auto* blocks = reinterpret_cast<ActivationBlock*>(frame.value(y_, thread));
-    frame.kernels->linear.quantize(frame.value(x_, thread), width, width, blocks, own.begin * per_row,
+    frame.kernels->linear.quantize(frame.value(x_, thread), width, width, fine_, blocks, own.begin * per_row,
                                    own.end * per_row);
 }
 
@@ -146,7 +161,8 @@ void ScatterInstruction::run(const Frame& frame, int thread) const {
     float* y = frame.value(y_, thread);
     std::memcpy(y + own.begin * width, frame.value(whole_, thread) + own.begin * width,
                 row_bytes(frame, y_) * static_cast<std::size_t>(own.size()));
-    for (std::int64_t i = std::lower_bound(rows, rows + count, own.begin) - rows; i < count && rows[i] < own.end; ++i)
+    for (std::int64_t i = std::lower_bound(rows, rows + count, own.begin) - rows;
+         i < count && rows[i] < own.end; ++i)
         std::memcpy(y + rows[i] * width, frame.value(part_, thread) + i * width, row_bytes(frame, y_));
 }
 
@@ -160,8 +176,8 @@ void RouteInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t width = frame.width(y_);
     const RowRange own = frame.own_rows(y_, thread);
     for (std::int64_t row = own.begin; row < own.end; ++row)
-        frame.kernels->experts.route(frame.value(x_, thread) + row * width, frame.value(y_, thread) + row * width,
-                                     width, top_k_, normalize_);
+        frame.kernels->experts.route(frame.value(x_, thread) + row * width,
+                                     frame.value(y_, thread) + row * width, width, top_k_, normalize_);
 }
 
 }  // namespace pelton

@@ -75,15 +75,16 @@ class RopeInstruction : public Instruction {
     std::shared_ptr<RopeTable> table_;
 };
 
-// Rounds rows to 8-bit blocks; y is [rows, width / 32 blocks of 11 floats].
+// Rounds rows to 8-bit blocks; y is [rows, width / 32 blocks of 12 floats].
 class QuantizeInstruction : public Instruction {
   public:
-    QuantizeInstruction(int x, int y);
+    QuantizeInstruction(int x, int y, bool fine);
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "quantize"; }
 
   private:
     int x_, y_;
+    bool fine_;
 };
 
 class SelectInstruction : public Instruction {

@@ -111,7 +111,7 @@ class PackedWeight:
     def unpack_rows(self, rows: I64) -> F32:
         """Rows by number as float32 [len(rows), inputs]."""
 
-def quantize(x: F32, isa: str = "") -> U8:
+def quantize(x: F32, isa: str = "", fine: bool = False) -> U8:
     """x [rows, width] -> activation blocks as bytes [rows, width / 32 * ACTIVATION_BLOCK_BYTES]."""
 
 def linear(
@@ -122,6 +122,7 @@ def linear(
     add_to_outputs: bool,
     pool: ThreadPool,
     isa: str = "",
+    fine: bool = False,
 ) -> None:
     """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs."""
 
@@ -154,12 +155,17 @@ class Program:
         self, kind: str, a: int, b: int, y: int, number: float = 0.0, activation: str = "silu"
     ) -> None: ...
     def rope(self, x: int, y: int, spec: RopeSpec) -> None: ...
-    def quantize(self, x: int, y: int) -> None: ...
+    def quantize(self, x: int, y: int, fine: bool) -> None: ...
     def select(self, x: int, y: int) -> None: ...
     def scatter(self, whole: int, part: int, y: int) -> None: ...
     def route(self, x: int, y: int, top_k: int, normalize: bool) -> None: ...
     def linear(
-        self, x: int, blocks: int, parts: Sequence[tuple[PackedWeight, F32 | None, int]], residual: int
+        self,
+        x: int,
+        blocks: int,
+        parts: Sequence[tuple[PackedWeight, F32 | None, int]],
+        residual: int,
+        fine: bool,
     ) -> None: ...
     def gated_linear(
         self,

@@ -32,8 +32,9 @@ class Technique:
     """One technique.
 
     exact: whether the text (or distribution) is what it would be without it. switch: how a user turns it on.
-    test: pytest node id of its defining property. benchmark: its row in techniques.csv. source: the module
-    and class, `pelton.decode.accept:CoupledVerifier`, or the C++ file that implements it.
+    test: pytest node id of its defining property. benchmark: its row in techniques.csv; loss: the row of
+    what it loses, where it is not exact. source: module and class, `pelton.decode.accept:CoupledVerifier`,
+    or the C++ file that implements it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Technique:
     test: str
     benchmark: str
     source: str
+    loss: str = ""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -52,6 +54,10 @@ class Technique:
         for field in ("name", "title", "switch", "test", "benchmark", "source"):
             if not getattr(self, field):
                 raise ConfigError("must not be empty", subject=self.name or "technique", field=field)
+        if self.exact != (self.loss == ""):
+            raise ConfigError(
+                "is for what a lossy technique loses", subject=self.name, field="loss", value=self.loss
+            )
         if "::" not in self.test:
             raise ConfigError("must be a pytest node id", subject=self.name, field="test", value=self.test)
 
@@ -118,6 +124,17 @@ TECHNIQUES: tuple[Technique, ...] = (
         source="csrc/kernels/attention.h",
     ),
     Technique(
+        name="split-attention",
+        family="kernel",
+        title="A long context's chunks are shared out over threads and merged in order: the same bits",
+        papers=(),
+        exact=True,
+        switch="always on in the native executor, for few rows and long contexts",
+        test="tests/exec/test_native.py::test_threads_and_splits_change_no_bit",
+        benchmark="split-attention",
+        source="csrc/runtime/attend_work.h",
+    ),
+    Technique(
         name="int8-activations",
         family="kernel",
         title="Activations rounded to 8 bits per 32 so that dot products with block formats run in integers",
@@ -127,6 +144,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         test="tests/native/test_linear.py::test_quantized_activations_are_near_and_the_same_on_every_level",
         benchmark="int8-activations",
         source="csrc/kernels/quantize_block.h",
+        loss="int8-activations-loss",
     ),
     Technique(
         name="fixed-order-reductions",
@@ -143,7 +161,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         name="counter-based-sampling",
         family="sampling",
         title="Random numbers from seed, position and stream, so a sample never depends on the batch",
-        papers=(Paper("Parallel random numbers: as easy as 1, 2, 3"),),
+        papers=(Paper("Parallel Random Numbers: As Easy as 1, 2, 3"),),
         exact=True,
         switch="always on; --seed fixes the text",
         test="tests/decode/test_sampler.py::test_a_draw_depends_on_seed_position_and_stream_alone",

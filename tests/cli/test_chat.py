@@ -177,9 +177,8 @@ class Terminal:
 
     def __init__(self, env: dict[str, str]) -> None:
         self._master, slave = pty.openpty()
-        streams = {"stdin": slave, "stdout": slave, "stderr": slave}
         arguments = (*COMMAND, "chat", "--temp", "0", "-n", "24")
-        self.process = subprocess.Popen(arguments, env=env, start_new_session=True, **streams)
+        self.process = subprocess.Popen(arguments, env=env, stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
         self.shown = ""
 

@@ -1,4 +1,4 @@
-"""The native executor: agrees with the reference, and its joints (cuts, row sets, taps, trees) change no bit."""
+"""The native executor agrees with the reference; cuts, row sets, taps, trees and threads change no bit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def passes(length: int = 40, then: int = 3) -> list[Batch]:
 
 
 @pytest.mark.parametrize("isa", LEVELS)
-@pytest.mark.parametrize("window, cap", [(0, 0.0), (5, 0.0), (40, 3.0), (0, 1.5)])
+@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (5, 0.0), (40, 3.0), (0, 1.5)])
 def test_float_weights_agree_with_the_reference(isa: str, window: int, cap: float) -> None:
     weights = tiny_weights()
     plan = tiny_plan(weights, window=window, cap=cap)
@@ -74,12 +74,12 @@ def test_block_weights_stay_near_the_reference(weight_format: str) -> None:
     executor = NativeExecutor(plan, weights, 2)
     found = logits(executor, plan, *passes())
     executor.close()
-    # Rounding in steps of 1/127 of a block's largest (2.2 deviations): 0.5 % each product, 13 products, times 2.
+    # Rounding in steps of 1/127 of a block's largest (2.2 deviations): 0.5 % a product, 13 products, times 2.
     assert np.sqrt(np.mean((found - expected) ** 2)) < 0.036 * np.sqrt(np.mean(expected**2))
 
 
 @pytest.mark.parametrize("isa", LEVELS)
-@pytest.mark.parametrize("window, cap", [(0, 0.0), (300, 2.0)])
+@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (300, 2.0)])
 def test_threads_and_splits_change_no_bit(isa: str, window: int, cap: float) -> None:
     """600 positions are three chunks of attention; single rows split them over threads, prompts do not."""
     weights = tiny_weights(weight_format="Q4_1", layers=1)
@@ -186,7 +186,7 @@ def skipping_plan(plain: Plan) -> Plan:
     return b.finish(b.logits(b.select_rows(x), "token_embd"))
 
 
-@pytest.mark.parametrize("rows, some", [(8, [1, 4, 6]), (8, []), (2, [1]), (64, [0, 63])])
+@pytest.mark.parametrize(("rows", "some"), [(8, [1, 4, 6]), (8, []), (2, [1]), (64, [0, 63])])
 def test_a_row_set_runs_some_of_the_rows(rows: int, some: list[int]) -> None:
     weights = tiny_weights()
     plan = skipping_plan(tiny_plan(weights))
@@ -241,7 +241,9 @@ def test_taps_change_no_bit(case: Case) -> None:
 
 
 @pytest.mark.parametrize("isa", LEVELS)
-@pytest.mark.parametrize("context, window, cap", [(0, 0, 0.0), (30, 0, 0.0), (61, 20, 4.0), (250, 0, 0.0)])
+@pytest.mark.parametrize(
+    ("context", "window", "cap"), [(0, 0, 0.0), (30, 0, 0.0), (61, 20, 4.0), (250, 0, 0.0)]
+)
 def test_every_path_of_a_tree_equals_plain_decoding(isa: str, context: int, window: int, cap: float) -> None:
     weights = tiny_weights(weight_format="Q4_1")
     plan = tiny_plan(weights, window=window, cap=cap)
@@ -331,7 +333,7 @@ def test_misuse_raises(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "field, array, message",
+    ("field", "array", "message"),
     [
         ("tokens", [1, VOCAB, 2], "lies outside its table"),
         ("tokens", [1, -1, 2], "lies outside its table"),
@@ -350,7 +352,8 @@ def test_misuse_raises(case: Case) -> None:
 def test_a_batch_with_an_index_outside_raises(case: Case, field: str, array: object, message: str) -> None:
     plan, executor, _ = case
     batch = make_batch([span([1, 2, 3], table=[4])])
-    broken = replace(batch, **{field: np.array(array, np.int32)})
+    fields = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+    broken = Batch(**{**fields, field: np.array(array, np.int32)})
     with pytest.raises(ValueError, match=message):
         logits(executor, plan, broken)
     logits(executor, plan, batch)  # and it still works

@@ -23,7 +23,7 @@ LAYOUTS = [
     for has_minimum in (False, True)
 ]
 BLOCK = np.dtype(
-    [("codes", "i1", 32), ("scale", "f4"), ("scaled_sum", "f4"), ("half_sums", "i2", 2)], align=False
+    [("codes", "i1", 32), ("scales", "f4", 2), ("scaled_sum", "f4"), ("half_sums", "i2", 2)], align=False
 )
 
 
@@ -99,34 +99,40 @@ def pack_unpacked(form: Format, data: U8, outputs: int, inputs: int) -> _native.
     return packed
 
 
-def product(weight: _native.PackedWeight, x: F32, isa: str, pool: _native.ThreadPool = POOL) -> F32:
+def product(
+    weight: _native.PackedWeight, x: F32, isa: str, pool: _native.ThreadPool = POOL, fine: bool = False
+) -> F32:
     y = np.full((len(x), weight.outputs), np.nan, np.float32)
-    _native.linear(weight, x, y, None, False, pool, isa)
+    _native.linear(weight, x, y, None, False, pool, isa, fine)
     return y
 
 
-def quantized(x: F32, isa: str) -> F32:
+def quantized(x: F32, isa: str, fine: bool = False) -> F32:
     """The activations that the integer kernels really multiply, [rows, width]."""
-    blocks = _native.quantize(x, isa).view(BLOCK)
-    values: F32 = blocks["codes"] * blocks["scale"][..., None]
+    blocks = _native.quantize(x, isa, fine).view(BLOCK)
+    values: F32 = blocks["codes"].reshape(*blocks.shape, 2, 16) * blocks["scales"][..., None]
     return values.reshape(x.shape)
 
 
-def assert_product(weight: Weight, x: F32, used: F32, isa: str) -> None:
+def assert_product(weight: Weight, x: F32, used: F32, isa: str, fine: bool = False) -> None:
     """Each output within the rounding error of one float32 sum of `inputs` terms."""
     exact = used.astype(np.float64) @ weight.values.astype(np.float64).T
     terms = np.abs(used).astype(np.float64) @ weight.size.astype(np.float64).T
-    error = np.abs(product(weight.packed, x, isa) - exact)
+    error = np.abs(product(weight.packed, x, isa, fine=fine) - exact)
     assert np.all(error <= EPSILON * (x.shape[1] + 8) * terms)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_block_products_match_numpy(layout: tuple[int, int, str, bool, bool], isa: str) -> None:
+@pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
+def test_block_products_match_numpy(layout: tuple[int, int, str, bool, bool], isa: str, fine: bool) -> None:
     for outputs, inputs, rows in ((1, 32, 1), (15, 64, 2), (16, 96, 3), (17, 128, 17), (33, 256, 13)):
         weight = block_weight(layout, outputs, inputs)
         x = random_rows(rows, inputs)
-        assert_product(weight, x, quantized(x, isa), isa)
+        assert_product(weight, x, quantized(x, isa, fine), isa, fine)
+        together = product(weight.packed, x, isa, fine=fine)
+        alone = [product(weight.packed, row[None], isa, fine=fine) for row in x]
+        np.testing.assert_array_equal(np.concatenate(alone), together)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -282,11 +288,25 @@ def test_quantized_activations_are_near_and_the_same_on_every_level() -> None:
         np.testing.assert_array_equal(_native.quantize(x, isa), blocks.view(np.uint8))
     largest = np.abs(x.reshape(7, 3, 32)).max(axis=2)
     kept = np.where(largest > 1e-30, largest, 0.0)
-    np.testing.assert_array_equal(blocks["scale"], (kept / 127).astype(np.float32))
+    np.testing.assert_array_equal(blocks["scales"], np.repeat(kept[..., None] / 127, 2, 2).astype(np.float32))
     assert np.all(np.abs(quantized(x, ISAS[0]) - x) <= np.repeat(kept, 32, axis=1) / 127 * 0.5001 + 1e-37)
     sums = blocks["codes"].astype(np.int32).reshape(7, 3, 2, 16).sum(axis=3)
     np.testing.assert_array_equal(blocks["half_sums"], sums)
-    np.testing.assert_array_equal(blocks["scaled_sum"], blocks["scale"] * sums.sum(axis=2).astype(np.float32))
+    totals = sums.sum(axis=2).astype(np.float32)
+    np.testing.assert_array_equal(blocks["scaled_sum"], blocks["scales"][..., 0] * totals)
+
+
+def test_fine_activations_have_a_scale_for_each_half() -> None:
+    x = random_rows(5, 64)
+    x[:, :16] *= np.float32(1e-3)
+    x[1, 16:32] = np.nan
+    blocks = _native.quantize(x, ISAS[0], True).view(BLOCK)
+    for isa in ISAS[1:]:
+        np.testing.assert_array_equal(_native.quantize(x, isa, True), blocks.view(np.uint8))
+    halves = np.abs(x.reshape(5, 2, 2, 16)).max(axis=3)
+    np.testing.assert_array_equal(blocks["scales"], (halves / 127).astype(np.float32))
+    error = np.abs(quantized(x, ISAS[0], True) - x)[[0, 2, 3, 4]]
+    assert np.all(error <= np.repeat(halves.reshape(5, 4), 16, axis=1)[[0, 2, 3, 4]] / 127 * 0.5001)
 
 
 @pytest.mark.parametrize("isa", ISAS)

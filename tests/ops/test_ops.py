@@ -1,4 +1,4 @@
-"""Every operation on the native executor against its NumPy definition, and every row by itself, bit for bit."""
+"""Every operation, native against its NumPy definition; each row also by itself, bit for bit."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def run(executor: Executor, case: Case, rows: list[int], arena: KVArena | None =
     outputs = np.arange(len(rows), dtype=np.int32)
     forward = executor.begin(make_batch([Span(0, context, np.array(rows, np.int32), table, outputs)]), arena)
     forward.advance()
-    return forward.logits().copy()
+    logits: F32 = forward.logits().copy()
+    return logits
 
 
 def dequantized(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.float64]]:

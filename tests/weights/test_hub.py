@@ -86,6 +86,18 @@ def test_one_gguf_file(server: PackageServer, store: ModelStore, monkeypatch: py
     assert listed.source == "hf:org/name:sub/A.gguf"
 
 
+def test_the_token_stays_with_the_hub_when_it_redirects_to_another_server(
+    server: PackageServer, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    publish(server, "org/name", {"A.gguf": MODEL})
+    with serving(PackageServer({"/files/A.gguf": MODEL})) as elsewhere:
+        server.redirects[f"/org/name/resolve/{COMMIT}/A.gguf"] = elsewhere.url + "/files/A.gguf"
+        assert store.pull("hf:org/name").verified
+        (request,) = elsewhere.seen
+    assert "authorization" not in request[1]
+
+
 def test_a_folder_without_code_or_pickles(server: PackageServer, store: ModelStore) -> None:
     publish(server, "org/name", FOLDER)
     calls: list[tuple[int, int | None]] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pelton.errors import StoreError
@@ -91,6 +91,8 @@ def test_a_member_larger_than_the_disk_is_refused_before_a_byte(tmp_path: Path) 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@example([(252, 111)])  # an offset before the file
+@example([(156, 0)])  # an empty name
 def test_a_damaged_wheel_gives_the_file_or_a_store_error(
     tmp_path: Path, changes: list[tuple[int, int]]
 ) -> None:

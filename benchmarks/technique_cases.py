@@ -1,0 +1,342 @@
+"""The cases of techniques.py: each runs a technique and the plain way and gives one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import psutil
+
+from pelton import LLM, SamplingParams
+from pelton.batch import make_batch
+from pelton.cost.passes import PassTest, PassTimer
+from pelton.decode.philox import uniform
+from pelton.decode.sampler import draw
+from pelton.exec.native import NativeExecutor
+from pelton.kv import BlockTable
+from pelton.plan.ops import Attend
+from pelton.spec.draft import Draft
+from pelton.spec.ngram import NgramDrafter
+from pelton.types import BLOCK_SIZE, I32, Span
+
+F32 = np.typing.NDArray[np.float32]
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure and what it is measured against."""
+
+    metric: str
+    value: float
+    unit: str
+    baseline: str
+
+
+def greedy(tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+
+
+def random_prompt(llm: LLM, length: int, seed: int = 0) -> list[int]:
+    vocab = llm.engine.executor.plan.vocab_size
+    return [int(token) for token in np.random.default_rng(seed).integers(0, vocab, length)]
+
+
+def longest_gap(llm: LLM) -> float:
+    """The longest step, in seconds, of four decoding sequences that a prompt of 1,500 tokens joins."""
+    states = [llm.requests.add(random_prompt(llm, 8, seed), greedy(40)) for seed in range(4)]
+    llm.requests.step()
+    states.append(llm.requests.add(random_prompt(llm, 1500), greedy(1)))
+    gap = 0.0
+    while not states[-1].finished:
+        start = perf_counter()
+        llm.requests.step()
+        gap = max(gap, perf_counter() - start)
+    for state in states:
+        llm.requests.abort(state)
+    return gap
+
+
+def stall_free(model: str) -> Measured:
+    gaps: dict[int, list[float]] = {64: [], 2048: []}
+    for _ in range(ROUNDS):
+        for budget, found in gaps.items():
+            with LLM(model, max_num_batched_tokens=budget, context_length=2048) as llm:
+                found.append(longest_gap(llm))
+    ratio = median(gaps[2048]) / median(gaps[64])
+    return Measured(
+        "longest gap between tokens while a prompt joins", ratio, "times shorter", "the prompt in one step"
+    )
+
+
+def continuous_batching(model: str) -> Measured:
+    """24 requests of 8 to 96 tokens, 8 at a time: joining at every step, or waiting for the slowest of 8."""
+    lengths = np.random.default_rng(0).integers(8, 97, 24).tolist()
+    with LLM(model, max_num_seqs=8, context_length=512) as llm:
+        prompts = [random_prompt(llm, 16, seed) for seed in range(len(lengths))]
+        params = [greedy(length) for length in lengths]
+
+        def run(groups: Sequence[range]) -> float:
+            start = perf_counter()
+            for group in groups:
+                llm.generate([prompts[i] for i in group], [params[i] for i in group])
+            return perf_counter() - start
+
+        joined, static = [], []
+        for _ in range(ROUNDS):
+            joined.append(run([range(24)]))
+            static.append(run([range(first, first + 8) for first in (0, 8, 16)]))
+    return Measured(
+        "throughput of requests of many lengths",
+        median(static) / median(joined),
+        "times",
+        "batches of 8 that end together",
+    )
+
+
+def paged_kv(model: str) -> Measured:
+    """Blocks in use by eight continuations of one 1,024-token prompt, shared against separate."""
+    with LLM(model, context_length=2048) as llm:
+        prompt = random_prompt(llm, 1024)
+
+        def blocks(n: int, requests: int) -> int:
+            params = SamplingParams(n=n, seed=0, max_tokens=8, ignore_eos=True)
+            states = [llm.requests.add(prompt, params) for _ in range(requests)]
+            used = 0
+            while not all(state.finished for state in states):
+                llm.requests.step()
+                used = max(used, llm.engine.pool.num_blocks - llm.engine.pool.num_free)
+            return used
+
+        shared, separate = blocks(8, 1), blocks(1, 8)
+    return Measured(
+        "KV memory of 8 continuations of one prompt", separate / shared, "times less", "a copy for each"
+    )
+
+
+def online_softmax(model: str) -> Measured:
+    """Bytes a 4,096-token prompt takes beyond its keys and values, against one layer's matrix of scores."""
+    with LLM(model, context_length=4096) as llm:
+        layout = llm.engine.kv.layout
+        timer = PassTimer(llm.engine, 512)
+        timer.seconds(PassTest("pp", 1))
+        process = psutil.Process()
+        before = process.memory_info().rss
+        timer.seconds(PassTest("pp", 4096))
+        taken = process.memory_info().rss - before - 4096 // BLOCK_SIZE * layout.block_bytes
+        heads = next(s.op.num_heads for s in llm.engine.executor.plan.steps if isinstance(s.op, Attend))
+        matrix = 4.0 * 4096 * 4096 * heads
+        timer.close()
+    return Measured(
+        "memory of a 4,096-token prompt beyond keys and values",
+        taken / 1e6,
+        "MB",
+        f"{matrix / 1e6:.0f} MB for one layer's matrix of scores",
+    )
+
+
+def attention_seconds(model: str, threads: int) -> float:
+    """Time of all attention in eight decode steps of one sequence after 4,000 positions."""
+    with LLM(model, context_length=4096, threads=threads) as llm:
+        timer, executor = PassTimer(llm.engine, 512), llm.engine.executor
+        assert isinstance(executor, NativeExecutor)
+        timer.seconds(PassTest("tg", 8, 4000))
+        executor.trace(True)
+        timer.seconds(PassTest("tg", 8, 4000))
+        rows = [row for row in executor.traced() if "attend" in row.name]
+        timer.close()
+    return sum(max(row.work) for row in rows) / 1e9
+
+
+def split_attention(model: str) -> Measured:
+    ratios = [attention_seconds(model, 1) / attention_seconds(model, 2) for _ in range(ROUNDS)]
+    return Measured(
+        "attention of one sequence at 4,000 positions with 2 threads",
+        median(ratios),
+        "times as fast",
+        "1 thread",
+    )
+
+
+def prefill_rate(model: str) -> float:
+    with LLM(model, context_length=512) as llm:
+        timer = PassTimer(llm.engine, 512)
+        timer.seconds(PassTest("pp", 256))
+        return 256 / min(timer.seconds(PassTest("pp", 256)) for _ in range(ROUNDS))
+
+
+def int8_activations(model: str) -> Measured:
+    """One shape in a block format and in F32, whose products run in float32; prompts, so arithmetic rules."""
+    ratios = []
+    for _ in range(ROUNDS):
+        blocks = prefill_rate("synthetic:llama-135m?format=Q8_0")
+        floats = prefill_rate("synthetic:llama-135m?format=F32")
+        ratios.append(blocks / floats)
+    return Measured(
+        "prompt speed",
+        median(ratios),
+        "times",
+        "float32 products (F32 weights)",
+    )
+
+
+def next_token_logits(model: str, executor: str, tokens: I32) -> F32:
+    """Logits [tokens, V] of every position."""
+    with LLM(model, executor=executor, context_length=256) as llm:
+        engine = llm.engine
+        table = BlockTable(engine.pool, engine.kv.copy_block)
+        table.prepare(0, len(tokens))
+        outputs = np.arange(len(tokens), dtype=np.int32)
+        forward = engine.executor.begin(make_batch([Span(0, 0, tokens, table.array, outputs)]), engine.kv)
+        forward.advance()
+        return np.array(forward.logits(), dtype=np.float32)
+
+
+TEXT = (
+    "The water of a mountain stream falls through a nozzle and strikes the buckets of a wheel, which"
+    " turn nearly all of its energy into work. An engine should do the same with the machine it runs on:"
+    " what is read once is used for every sequence that needs it, and what was computed is kept as long"
+    " as somebody may ask for it."
+)
+
+
+def int8_loss(model: str) -> Measured:
+    with LLM(model, context_length=256) as llm:
+        tokens = np.array(llm.encode(TEXT), dtype=np.int32)
+    exact, native = (
+        next_token_logits(model, name, tokens).astype(np.float64) for name in ("reference", "native")
+    )
+    p, q = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True) for logits in (exact, native))
+    loss = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+    return Measured(
+        f"mean KL divergence over {len(tokens)} positions",
+        loss,
+        "nats",
+        "float32 activations",
+    )
+
+
+def fixed_order(model: str) -> Measured:
+    """How much of a row's logits differs in any bit between the row alone and among 31 others."""
+    with LLM(model, context_length=64) as llm:
+        engine, random = llm.engine, np.random.default_rng(0)
+
+        def rows(count: int) -> F32:
+            spans = []
+            for index in range(count):
+                table = BlockTable(engine.pool, engine.kv.copy_block)
+                table.prepare(0, 1)
+                token = np.array([prompts[index]], dtype=np.int32)
+                spans.append(Span(index, 0, token, table.array, np.zeros(1, dtype=np.int32)))
+            forward = engine.executor.begin(make_batch(spans), engine.kv)
+            forward.advance()
+            return np.array(forward.logits(), dtype=np.float32)
+
+        prompts = random.integers(0, engine.executor.plan.vocab_size, 32)
+        differing = float((rows(1)[0] != rows(32)[0]).mean())
+    a, b = (random.standard_normal(shape, dtype=np.float32) for shape in ((32, 576), (576, 4096)))
+    numpy_differs = float(((a[:1] @ b)[0] != (a @ b)[0]).mean())
+    return Measured(
+        "values that differ between a row alone and among 32",
+        differing,
+        "of all",
+        f"NumPy's matrix product: {numpy_differs:.2g}",
+    )
+
+
+def counter_sampling(model: str) -> Measured:
+    logits = np.random.default_rng(0).standard_normal(49_152).astype(np.float32) * 3
+
+    def each(action: Callable[[int], object]) -> float:
+        times = []
+        for position in range(200):
+            start = perf_counter()
+            action(position)
+            times.append(perf_counter() - start)
+        return median(times)
+
+    number = each(lambda position: uniform(7, position))
+    whole = each(lambda position: draw(logits, uniform(7, position)))
+    return Measured(
+        "time of a random number", number * 1e6, "us", f"{whole * 1e6:.0f} us to sample one of 49,152 tokens"
+    )
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Drafts what plain decoding said: as right as a drafter can be."""
+
+    text: tuple[int, ...]
+    length: int
+
+    def propose(self, tokens: I32, most: int) -> Draft | None:
+        known = self.text[len(tokens) : len(tokens) + min(most, self.length)]
+        return Draft(known) if known else None
+
+
+def timed(llm: LLM, prompt: Sequence[int], params: SamplingParams) -> tuple[float, list[int]]:
+    start = perf_counter()
+    (output,) = llm.generate([list(prompt)], params)
+    return perf_counter() - start, output.outputs[0].token_ids
+
+
+def coupled(model: str) -> Measured:
+    """Speed at temperature 1 with drafts of four right tokens: what verification leaves of the gain."""
+    params = SamplingParams(temperature=1.0, seed=5, max_tokens=64, ignore_eos=True)
+    plain, drafted = [], []
+    with LLM(model, context_length=512) as llm:
+        prompt = llm.encode(TEXT)
+        _, text = timed(llm, prompt, params)
+        oracle = Oracle((*prompt, *text), 4)
+        with LLM(model, context_length=512, drafter=oracle) as other:
+            for _ in range(ROUNDS):
+                plain.append(timed(llm, prompt, params)[0])
+                seconds, again = timed(other, prompt, params)
+                drafted.append(seconds)
+                assert again == text, "drafts changed the text"
+    return Measured(
+        "speed with drafts of 4 right tokens at temperature 1",
+        median(plain) / median(drafted),
+        "times",
+        "plain decoding, the same text",
+    )
+
+
+def ngram(model: str) -> Measured:
+    """A text to repeat, which is what prompt lookup is for."""
+    request = [{"role": "user", "content": f"Repeat this text word for word: {TEXT}"}]
+    plain, drafted = [], []
+    with (
+        LLM(model, context_length=1024) as llm,
+        LLM(model, context_length=1024, drafter=NgramDrafter()) as other,
+    ):
+        prompt = llm.requests.render(request)
+        for _ in range(ROUNDS):
+            plain.append(timed(llm, prompt, greedy(64)))
+            drafted.append(timed(other, prompt, greedy(64)))
+            assert plain[-1][1] == drafted[-1][1], "drafts changed the text"
+    ratio = median(seconds for seconds, _ in plain) / median(seconds for seconds, _ in drafted)
+    return Measured(
+        "speed of repeating a text",
+        ratio,
+        "times",
+        "plain decoding, the same text",
+    )
+
+
+CASES: Mapping[str, Callable[[str], Measured]] = {
+    "stall-free-chunked-prefill": stall_free,
+    "continuous-batching": continuous_batching,
+    "paged-kv": paged_kv,
+    "online-softmax-attention": online_softmax,
+    "split-attention": split_attention,
+    "int8-activations": int8_activations,
+    "int8-activations-loss": int8_loss,
+    "fixed-order-reductions": fixed_order,
+    "counter-based-sampling": counter_sampling,
+    "coupled-verification": coupled,
+    "ngram-drafts": ngram,
+}

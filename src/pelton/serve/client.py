@@ -1,0 +1,106 @@
+"""The engine as the HTTP side sees it: a narrow protocol, and the client for an engine in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from ..async_llm import AsyncLLM
+from ..config import SamplingParams
+from ..outputs import StreamOutput
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What does not change while an engine runs."""
+
+    context_length: int
+    vocab_size: int
+    max_num_seqs: int
+
+
+@dataclass(frozen=True)
+class EngineLoad:
+    """What an engine is busy with: sequences that run and wait; KV blocks in all and free."""
+
+    running: int
+    waiting: int
+    kv_blocks: int
+    kv_free: int
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV blocks in use, 0 to 1."""
+        return 1.0 - self.kv_free / self.kv_blocks
+
+
+class EngineClient(Protocol):
+    """Token ids in, pieces of text out. All that crosses to the engine are these values."""
+
+    @property
+    def facts(self) -> EngineFacts: ...
+
+    def stream(
+        self, prompt: Sequence[int], params: SamplingParams, request_id: str
+    ) -> AsyncGenerator[StreamOutput, None]:
+        """Pieces of all `params.n` texts; closing it drops the request and frees its KV blocks.
+
+        Raises RequestError before the first piece, EngineStoppedError at any time.
+        """
+
+    def load(self) -> EngineLoad: ...
+
+    def fault(self, stall_seconds: float) -> str | None:
+        """Why the engine is not healthy: it ended, or is busy without a step for so long. None: it is."""
+
+    async def close(self) -> None:
+        """End every stream with EngineStoppedError and free the engine."""
+
+
+class InProcessClient:
+    """An AsyncLLM of this process."""
+
+    def __init__(self, engine: AsyncLLM) -> None:
+        self._engine = engine
+        core = engine.llm.engine
+        self.facts = EngineFacts(core.context_length, core.executor.plan.vocab_size, core.max_num_seqs)
+
+    def stream(
+        self, prompt: Sequence[int], params: SamplingParams, request_id: str
+    ) -> AsyncGenerator[StreamOutput, None]:
+        return self._engine.stream(prompt, params, request_id)
+
+    def load(self) -> EngineLoad:
+        core = self._engine.llm.engine
+        return EngineLoad(
+            len(core.scheduler.running),
+            core.scheduler.num_waiting,
+            core.pool.num_blocks,
+            core.pool.num_free,
+        )
+
+    def fault(self, stall_seconds: float) -> str | None:
+        if not self._engine.is_alive:
+            return "the engine has stopped"
+        idle = monotonic() - self._engine.last_step
+        if self._engine.llm.engine.has_work and idle > stall_seconds:
+            return f"the engine has work and finished no step for {idle:.0f} s"
+        return None
+
+    async def close(self) -> None:
+        # Not in the loop's executor: a step that never ends must not keep the process from ending.
+        loop = asyncio.get_running_loop()
+        closed = asyncio.Event()
+
+        def work() -> None:
+            try:
+                self._engine.close()
+            finally:
+                loop.call_soon_threadsafe(closed.set)
+
+        threading.Thread(target=work, name="pelton-close", daemon=True).start()
+        await closed.wait()

@@ -1,0 +1,147 @@
+"""What went wrong, in OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ..errors import (
+    ContextOverflowError,
+    EngineStoppedError,
+    OutOfBlocksError,
+    PeltonError,
+    RequestError,
+    TemplateError,
+)
+
+log = logging.getLogger("pelton.serve")
+
+_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_UNION_TAGS = {"str", "int", "float", "bool", "dict", "list"}
+
+
+class BusyError(PeltonError):
+    """The queue is full; `retry_after` seconds from now there may be room."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoppingError(PeltonError):
+    """The server takes no new requests: it is about to end."""
+
+
+class UnknownModelError(PeltonError):
+    """A request for a model that is not served here."""
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status that an exception comes to."""
+    if isinstance(error, RequestError | TemplateError):
+        return 400
+    if isinstance(error, UnknownModelError):
+        return 404
+    if isinstance(error, BusyError):
+        return 429
+    if isinstance(error, StoppingError | EngineStoppedError | OutOfBlocksError):
+        return 503
+    return 500
+
+
+def body_of(error: Exception) -> dict[str, Any]:
+    """The JSON document for an exception; says nothing of the inside where the fault is pelton's own."""
+    status = status_of(error)
+    if status == 500 or not isinstance(error, PeltonError):
+        return error_body(500, "a fault in the server; its log says more")
+    # Subjects of other errors are file names, which are no business of a client.
+    message = str(error) if isinstance(error, RequestError) else error.message
+    code = None
+    if isinstance(error, ContextOverflowError):
+        code = "context_length_exceeded"
+    elif isinstance(error, UnknownModelError):
+        code = "model_not_found"
+    return error_body(status, message, _param_of(error), code)
+
+
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(
+    status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(error_body(status, message, None, code), status, headers)
+
+
+def _param_of(error: PeltonError) -> str | None:
+    if error.field is not None:
+        return error.field
+    return error.subject if isinstance(error, RequestError) else None
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Answer every exception of a route in the one shape."""
+    app.add_exception_handler(PeltonError, _on_pelton_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_fault)
+
+
+async def _on_pelton_error(request: Request, error: Exception) -> JSONResponse:
+    status = status_of(error)
+    if status == 500:
+        log.error("%s failed: %s", request.scope["path"], type(error).__name__, exc_info=error)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else None
+    return JSONResponse(body_of(error), status, headers)
+
+
+async def _on_fault(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(body_of(error), 500)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(error_body(error.status_code, error.detail), error.status_code, error.headers)
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    """A body that does not fit the schema: a 400 naming the first field that is wrong."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return JSONResponse(error_body(400, "the body is not valid JSON"), 400)
+    name = field_name(first["loc"][1:])
+    if not name:
+        return JSONResponse(error_body(400, "the body must be a JSON object (application/json)"), 400)
+    reason = "is no field of this request" if first["type"] == "extra_forbidden" else first["msg"]
+    return JSONResponse(error_body(400, f"{name}: {reason}", name), 400)
+
+
+def field_name(location: Sequence[int | str]) -> str:
+    """`messages[0].role` from the place of a validation error; tags of unions are left out."""
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif name and (part in _UNION_TAGS or not _FIELD.match(part)):
+            break
+        else:
+            name += f".{part[:128]}" if name else part[:128]
+    return name

@@ -1,0 +1,207 @@
+"""What clients may send. A field that is not here is refused by name; none is taken and ignored but `user`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from ..config import MAX_INTEGER, MAX_LOGPROBS, SamplingParams
+from ..errors import RequestError
+
+MAX_PROMPTS = 256
+"""Prompts of one /v1/completions request."""
+
+_DIRECT = (
+    *("n", "temperature", "top_p", "top_k", "min_p", "typical_p"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+    *("allowed_token_ids", "banned_token_ids", "bad_words", "min_tokens", "stop", "stop_token_ids"),
+    *("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "seed", "prompt_logprobs"),
+    "detokenize",
+)
+"""Fields that SamplingParams has under the same name; null means its default."""
+
+
+class Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Fields):
+    include_usage: bool | None = None
+
+
+class SamplingFields(Fields):
+    """SamplingParams' fields: types are checked here, ranges there."""
+
+    model: str | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    banned_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    detokenize: bool | None = None
+    seed: int | None = None
+    prompt_logprobs: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+    user: str | None = Field(None, description="Taken for compatibility; nothing is done with it.")
+
+    def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        """Checked parameters. Raises RequestError naming field and value."""
+        if self.stream and self.prompt_logprobs is not None:
+            raise RequestError("is not given for streams", field="prompt_logprobs", value=self.prompt_logprobs)
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("is only for stream = true", field="stream_options")
+        given = {name: getattr(self, name) for name in _DIRECT if getattr(self, name) is not None}
+        bias = None if self.logit_bias is None else {_token(key): v for key, v in self.logit_bias.items()}
+        return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, logit_bias=bias, **given)
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatMessage(Fields):
+    """One message. Fields of OpenAI's answers that this server never fills may come back as null."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+
+    def plain(self) -> dict[str, object]:
+        """The message as chat templates know it: content always there, other fields where given."""
+        return {"content": self.content, **self.model_dump(exclude_none=True)}
+
+
+class ResponseFormat(Fields):
+    type: Literal["text"]
+
+
+class TemplateFields(Fields):
+    """How a conversation becomes a prompt."""
+
+    messages: list[ChatMessage]
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class ChatRequest(TemplateFields, SamplingFields):
+    """POST /v1/chat/completions."""
+
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_INTEGER)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    response_format: ResponseFormat | None = None
+
+    def params(self) -> SamplingParams:
+        """Without a limit the answer may run to the end of the context."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestError("needs logprobs = true", field="top_logprobs", value=self.top_logprobs)
+        if None not in (self.max_tokens, self.max_completion_tokens):
+            raise RequestError("give this or max_tokens, not both", field="max_completion_tokens")
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return self.sampling(limit, (self.top_logprobs or 0) if self.logprobs else None)
+
+
+_PROMPT_SCHEMA = {
+    "oneOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
+        {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+        {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "integer"}},
+            "minItems": 1,
+            "maxItems": MAX_PROMPTS,
+        },
+    ]
+}
+
+
+class CompletionRequest(SamplingFields):
+    """POST /v1/completions."""
+
+    prompt: Annotated[str | list[Any], WithJsonSchema(_PROMPT_SCHEMA)]
+    max_tokens: int | None = 16
+    logprobs: int | None = None
+
+    def params(self) -> SamplingParams:
+        return self.sampling(self.max_tokens, self.logprobs)
+
+    def prompts(self) -> list[str | list[int]]:
+        """One text or list of token ids a prompt. Raises RequestError naming the one that is wrong."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if not self.prompt:
+            raise RequestError("is empty", field="prompt")
+        if isinstance(self.prompt[0], int):
+            return [token_ids(self.prompt, "prompt")]
+        if len(self.prompt) > MAX_PROMPTS:
+            raise RequestError(f"at most {MAX_PROMPTS} are taken", field="prompt", value=len(self.prompt))
+        return [_prompt(item, f"prompt[{index}]") for index, item in enumerate(self.prompt)]
+
+
+class TokenizeRequest(Fields):
+    """POST /tokenize: a text, or a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+    return_token_strs: bool = False
+
+
+class DetokenizeRequest(Fields):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: list[int]
+
+
+def token_ids(items: list[Any], field: str) -> list[int]:
+    """The list, once all in it are whole numbers; whether they are tokens the engine checks."""
+    for item in items:
+        if type(item) is not int:
+            raise RequestError("a list of token ids holds only whole numbers", field=field)
+    return items
+
+
+def _prompt(item: object, field: str) -> str | list[int]:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, list):
+        return token_ids(item, field)
+    raise RequestError("a prompt is a text or a list of token ids", field=field)
+
+
+def _token(key: str) -> int:
+    if not (key.isascii() and key.isdigit() and len(key) <= 10):
+        raise RequestError("keys are token ids", field="logit_bias", value=key[:64])
+    return int(key)
