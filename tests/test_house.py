@@ -37,6 +37,7 @@ ROOMS = [
     "async_llm",
     "cost",
     "techniques",
+    "serve",
     "cli",
 ]
 """A module imports only from rooms before its own."""

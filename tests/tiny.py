@@ -10,6 +10,7 @@ from pelton.kv import KVArena, KVLayout
 from pelton.plan import Plan, PlanBuilder, verify
 from pelton.plan.ops import Activation, Attend, Rope
 from pelton.quant import format_named
+from pelton.quant.format import F32
 from pelton.quant.tensor import Tensor
 
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN = 96, 64, 4, 2, 16, 96
@@ -44,7 +45,7 @@ def tiny_weights(
     return tensors
 
 
-def _tensor(name: str, format_name: str, values: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def _tensor(name: str, format_name: str, values: F32) -> Tensor:
     number_format = format_named(format_name)
     data = number_format.encode(values.reshape(-1, number_format.block)).reshape(-1)
     return Tensor(name, number_format, values.shape, data)

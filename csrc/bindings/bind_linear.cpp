@@ -125,7 +125,7 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
     const Width row_blocks = quantized ? inputs / kBlockInputs : 0;
     const auto blocks = std::make_unique<ActivationBlock[]>(static_cast<std::size_t>(rows * row_blocks));
     const LinearCall call{
-        weight.view(), blocks.get(), x.data(), inputs, y.data(), y.stride(0), bias ? bias->data() : nullptr,
+        weight.view(),  blocks.get(), x.data(), inputs, y.data(), y.stride(0), bias ? bias->data() : nullptr,
         add_to_outputs, fine};
     nb::gil_scoped_release release;
     pool.run([&](int thread_id) {

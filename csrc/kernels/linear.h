@@ -84,8 +84,8 @@ void linear_u4(const LinearCall& call, const LinearRange& range);
 void linear_u4_table(const LinearCall& call, const LinearRange& range);
 void linear_u8(const LinearCall& call, const LinearRange& range);
 void linear_float(const LinearCall& call, const LinearRange& range);
-void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks, int64_t begin,
-              int64_t end);
+void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
+              int64_t begin, int64_t end);
 }  // namespace PELTON_ISA
 #endif
 

@@ -178,7 +178,8 @@ PELTON_INLINE void block_dispatch_scales(const LinearCall& call, const LinearRan
     return block_linear<BlockFormat<kBits, kTable, kGroup, false, false, kFine>>(call, range);
 }
 
-// Picks the instance by the layout's group, scale type and minimum. Groups of 16 take fine blocks as they are.
+// Picks the instance by the layout's group, scale type and minimum. Groups of 16 take fine blocks as they
+// are.
 template <int kBits, bool kTable>
 PELTON_INLINE void block_dispatch(const LinearCall& call, const LinearRange& range) {
     if (call.weight.layout.group != 32) return block_dispatch_scales<kBits, kTable, 16, false>(call, range);

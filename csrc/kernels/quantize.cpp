@@ -2,8 +2,8 @@
 
 namespace pelton::PELTON_ISA {
 
-void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks, int64_t begin,
-              int64_t end) {
+void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
+              int64_t begin, int64_t end) {
     const int64_t per_row = width / kBlockInputs;
     int64_t row = begin / per_row, column = begin % per_row;
     for (int64_t i = begin; i < end; ++i) {

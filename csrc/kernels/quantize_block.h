@@ -49,8 +49,9 @@ PELTON_INLINE void quantize_block(f32x16 first, f32x16 second, bool fine, Activa
     const int32_t low_sum = reduce_add(low), high_sum = reduce_add(high);
     block->scales[0] = low_by.scale;
     block->scales[1] = high_by.scale;
-    block->scaled_sum = fine ? low_by.scale * static_cast<float>(low_sum) + high_by.scale * static_cast<float>(high_sum)
-                             : low_by.scale * static_cast<float>(low_sum + high_sum);
+    block->scaled_sum =
+        fine ? low_by.scale * static_cast<float>(low_sum) + high_by.scale * static_cast<float>(high_sum)
+             : low_by.scale * static_cast<float>(low_sum + high_sum);
     block->half_sums[0] = static_cast<int16_t>(low_sum);
     block->half_sums[1] = static_cast<int16_t>(high_sum);
 }

@@ -77,10 +77,10 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread,
 void run_gated(const GatedCall& call, const LinearRange& range) {
     constexpr std::int64_t kRows = 96, kPanels = 8;  // 48 KB of outputs
     const std::int64_t width = call.gate->outputs(), inputs = call.gate->inputs();
-    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs,
-                          call.outputs,      width,       nullptr,     false, false};
-    const LinearCall up{call.up->view(), call.blocks, call.inputs, inputs,
-                        call.scratch,    width,       nullptr,     false, false};
+    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs, call.outputs, width,
+                          nullptr,           false,       false};
+    const LinearCall up{call.up->view(), call.blocks, call.inputs, inputs, call.scratch,
+                        width,           nullptr,     false,       false};
     for (std::int64_t row = range.row_begin; row < range.row_end; row += kRows) {
         const std::int64_t row_end = std::min(row + kRows, range.row_end);
         for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kPanels) {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 
 from .config import SamplingParams
 from .errors import EngineStoppedError, PeltonError
@@ -43,12 +44,19 @@ class AsyncLLM:
         self._closing = False
         self._failure: Exception | None = None
         self._callers: dict[int, _Caller] = {}
+        self.last_step = monotonic()
+        """When the engine last finished a step or woke up, on `time.monotonic`'s clock."""
         self._thread = threading.Thread(target=self._work, name="pelton-engine", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's thread still runs."""
+        return self._thread.is_alive()
+
     async def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None, request_id: str | None = None
-    ) -> AsyncIterator[StreamOutput]:
+    ) -> AsyncGenerator[StreamOutput, None]:
         """Pieces of the answer as they come. Raises RequestError, or EngineStoppedError after close."""
         caller = _Caller(asyncio.get_running_loop())
         params = sampling_params or SamplingParams()
@@ -103,6 +111,9 @@ class AsyncLLM:
             self._wake.notify()
 
     def _add(self, caller: _Caller, prompt: Prompt, params: SamplingParams, request_id: str | None) -> None:
+        if self._failure is not None:
+            caller.put(self._stopped())
+            return
         try:
             caller.state = self.llm.requests.add(prompt, params, request_id)
         except PeltonError as error:
@@ -118,18 +129,27 @@ class AsyncLLM:
     def _work(self) -> None:
         try:
             while self._take_commands():
-                for delta in self.llm.requests.step():
+                deltas = self.llm.requests.step()
+                self.last_step = monotonic()
+                for delta in deltas:
                     caller = self._callers.get(id(delta.request))
                     if caller is not None:
                         caller.put(delta.output)
                     if delta.request.finished:
                         self._callers.pop(id(delta.request), None)
         except Exception as error:  # whatever broke the loop must reach everyone who waits
-            self._failure = error
+            with self._wake:  # nothing is submitted from now on; what was is told so below
+                self._failure = error
+                commands, self._commands = list(self._commands), deque()
+            for command in commands:
+                command()
+        for caller in self._callers.values():
+            caller.put(self._stopped())
+
+    def _stopped(self) -> EngineStoppedError:
         stopped = EngineStoppedError("the engine stopped")
         stopped.__cause__ = self._failure
-        for caller in self._callers.values():
-            caller.put(stopped)
+        return stopped
 
     def _take_commands(self) -> bool:
         """Run what callers asked for, sleeping while there is nothing to do; False to stop."""
@@ -138,6 +158,7 @@ class AsyncLLM:
                 self._wake.wait()
             commands, self._commands = list(self._commands), deque()
             closing = self._closing
+            self.last_step = monotonic()
         for command in commands:
             command()
         return not closing

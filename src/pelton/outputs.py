@@ -54,7 +54,10 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class StreamOutput:
-    """What one step added to one of a request's texts. The last has `finished` set, exactly once an index."""
+    """What one step added to one of a request's texts. The last has `finished` set, exactly once an index.
+
+    `prompt_logprobs` come with the first piece of index 0, where they were asked for.
+    """
 
     index: int
     text: str
@@ -64,3 +67,4 @@ class StreamOutput:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     error: PeltonError | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None

@@ -137,9 +137,12 @@ class RequestState:
         if event.sequence not in self._open:
             return None
         metrics = self._output.metrics
-        if metrics.first_token_time is None and event.token is not None:
+        is_first = metrics.first_token_time is None and event.token is not None
+        if is_first:
             metrics.first_token_time = monotonic()
         delta = self._texts[event.sequence].take(event)
+        if is_first and self._output.prompt_logprobs is not None:
+            delta = replace(delta, prompt_logprobs=tuple(self._output.prompt_logprobs))
         if delta.finished:
             self._open.discard(event.sequence)
             if not self._open:

@@ -11,6 +11,7 @@ from pelton.batch import make_batch
 from pelton.errors import PlanError
 from pelton.exec.reference import ReferenceExecutor
 from pelton.plan import Plan, PlanBuilder, load_of, show, verify
+from pelton.plan.op import F32
 from pelton.plan.ops import OPS, Activation, GatedLinear, LinearAdd, LinearGroup, Mul
 from pelton.plan.passes import decompose, fuse, tap_attention_mass, tap_layer_outputs
 from pelton.types import Batch, Span
@@ -27,7 +28,7 @@ def batch(rows: int = 10) -> Batch:
     return make_batch([Span(0, 0, tokens, np.arange(2, dtype=np.int32), outputs)])
 
 
-def logits(plan: Plan) -> np.ndarray:  # type: ignore[type-arg]
+def logits(plan: Plan) -> F32:
     forward = ReferenceExecutor(plan, WEIGHTS).begin(batch(), tiny_arena(plan))
     forward.advance()
     return forward.logits()

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 
 from pelton.errors import PeltonError, TokenizerError, UnsupportedModelError
-from pelton.text import tokenizer_from_folder, tokenizer_of
+from pelton.text import ChatTemplate, tokenizer_from_folder, tokenizer_of
 from tests.text.strings import sample_strings
 from tests.text.tiny_text import CONTROL, byte_level, sentencepiece, tokenizer_json, write_folder
 
@@ -48,7 +48,7 @@ def test_named_tokens_come_from_the_small_files(tmp_path: Path) -> None:
     assert tokenizer is not None
     assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 0)
     assert tokenizer.end_ids == {0, 2}
-    assert template is not None
+    assert isinstance(template, ChatTemplate)
     assert template.source == "{{ messages }}"
     (folder / "chat_template.jinja").write_text("other")
     assert tokenizer_from_folder(folder).chat_template == "other"

@@ -23,7 +23,7 @@ USER = [{"role": "user", "content": "hi"}]
 def real(real_model_path: Path) -> tuple[Tokenizer, ChatTemplate]:
     tokenizer, template = tokenizer_of(open_gguf(real_model_path).metadata, subject=real_model_path.name)
     assert tokenizer is not None
-    assert template is not None
+    assert isinstance(template, ChatTemplate)
     return tokenizer, template
 
 

@@ -33,6 +33,7 @@ from ..plan.ops import (
 from ..plan.passes import Fused, fuse_between
 from ..quant.tensor import Tensor
 from ..types import ALL_ROWS
+from .native_rounding import fine_weights
 from .native_weights import NativeWeights, wants_blocks
 
 _BLOCK_FLOATS = 12
@@ -77,33 +78,6 @@ def layer_ends(plan: Plan) -> set[int]:
     """Cuts that cost nothing: nothing is ever fused across the end of a layer."""
     steps = plan.steps
     return {0, len(steps)} | {i for i in range(1, len(steps)) if steps[i].layer != steps[i - 1].layer}
-
-
-def fine_weights(plan: Plan) -> frozenset[str]:
-    """Weights of linears whose activations get a scale per 16 inputs instead of 32.
-
-    Those that lead into attention and to the logits, whatever is fused or cut: they are a tenth of a
-    prompt's work and made more than half of the divergence from the reference (SmolLM2-135M, 500
-    positions: 0.93e-3 and 1.10e-3 of 3.46e-3 nats).
-    """
-    writer = {value: step for step in plan.steps for value in step.outputs}
-    wanted = [value for step in plan.steps if isinstance(step.op, Attend) for value in step.inputs]
-    wanted.append(plan.logits)
-    seen: set[int] = set()
-    names = set()
-    while wanted:
-        value = wanted.pop()
-        step = writer[value]
-        if value in seen:
-            continue
-        seen.add(value)
-        if isinstance(step.op, Linear | LinearAdd):
-            names.add(step.op.weight)
-        elif isinstance(step.op, LinearGroup):
-            names.update(member.weight for member in step.op.members)
-        elif isinstance(step.op, Rope | RMSNorm | LayerNorm | Scale | SoftCap | Add):
-            wanted += step.inputs
-    return frozenset(names)
 
 
 def compile_plan(plan: Plan, target: Target, extra_cuts: Collection[int] = ()) -> CompiledPlan:

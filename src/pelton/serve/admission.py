@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from time import monotonic
@@ -15,9 +15,13 @@ _SMOOTHING = 0.1
 
 
 class Gate:
-    """Counts sequences under way. `capacity` of them are let in; the engine runs `at_once` of those."""
+    """Counts sequences under way. `capacity` of them are let in; the engine runs `at_once` of those.
 
-    def __init__(self, at_once: int, max_queue: int) -> None:
+    `refused` is called for each request that finds the queue full.
+    """
+
+    def __init__(self, at_once: int, max_queue: int, refused: Callable[[], None]) -> None:
+        self._refused = refused
         self.at_once = at_once
         self.capacity = at_once + max_queue
         self.under_way = 0
@@ -35,7 +39,10 @@ class Gate:
         if self.stopping:
             raise StoppingError("the server is stopping")
         if self.under_way and self.under_way + sequences > self.capacity:
-            raise BusyError(f"{self.under_way} sequences are under way, the most is {self.capacity}", self.wait())
+            self._refused()
+            raise BusyError(
+                f"{self.under_way} sequences are under way, the most is {self.capacity}", self.wait()
+            )
         began = monotonic()
         self.under_way += sequences
         self._empty.clear()

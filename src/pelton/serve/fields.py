@@ -65,7 +65,9 @@ class SamplingFields(Fields):
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Checked parameters. Raises RequestError naming field and value."""
         if self.stream and self.prompt_logprobs is not None:
-            raise RequestError("is not given for streams", field="prompt_logprobs", value=self.prompt_logprobs)
+            raise RequestError(
+                "is not given for streams", field="prompt_logprobs", value=self.prompt_logprobs
+            )
         if self.stream_options is not None and not self.stream:
             raise RequestError("is only for stream = true", field="stream_options")
         given = {name: getattr(self, name) for name in _DIRECT if getattr(self, name) is not None}

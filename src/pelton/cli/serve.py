@@ -1,0 +1,61 @@
+"""`pelton serve`: the engine behind the API that OpenAI's clients speak."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import note
+from .options import EngineFlags
+
+
+def serve(
+    model: Annotated[
+        str | None, typer.Argument(help="The model, as with --model; the default model if not given.")
+    ] = None,
+    *,
+    engine: EngineFlags,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key", envvar="PELTON_API_KEY", help="Asked of every route but /health.", show_envvar=True
+        ),
+    ] = None,
+    served_model_name: Annotated[
+        str | None, typer.Option("--served-model-name", "--alias", help="The name requests use.")
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option("--max-queue", help="Sequences that may wait; more get a 429.")
+    ] = 512,
+) -> None:
+    """Serve a model over HTTP until Ctrl-C or SIGTERM."""
+    from ..errors import ConfigError
+
+    try:
+        from ..serve.server import Server, make_service, run_server
+        from ..serve.settings import ServerSettings
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"needs {error.name}, which `pip install 'pelton[serve]'` brings", field="pelton serve"
+        ) from None
+
+    engine = engine if model is None else replace(engine, model=model)
+    settings = ServerSettings(
+        served_model_name=served_model_name or _name_of(engine.model),
+        host=host,
+        port=port,
+        api_key=api_key,
+        max_queue=max_queue,
+    )
+    service = make_service(engine.open(), settings)
+    run_server(Server(service, lambda address: note(f"serving {settings.served_model_name} at {address}")))
+
+
+def _name_of(reference: str) -> str:
+    """A reference as it is; of a file only its name, since its folder is no business of clients."""
+    return Path(reference).stem if Path(reference).exists() else reference

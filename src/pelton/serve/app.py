@@ -1,0 +1,154 @@
+"""The routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from .. import __version__
+from ..errors import RequestError
+from .chat import Chat, render
+from .completion import TextCompletion
+from .events import EventStream, while_connected
+from .failures import error_response, install_handlers
+from .fields import ChatRequest, CompletionRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
+from .generation import Service
+from .guard import ApiKey, BodyLimit, RequestId
+from .replies import (
+    ChatCompletion,
+    Completion,
+    ErrorReply,
+    Health,
+    Model,
+    ModelList,
+    Text,
+    Tokens,
+    Version,
+)
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply} for status in (400, 401, 404, 413, 422, 429, 500, 503)
+}
+
+
+def make_app(service: Service) -> FastAPI:
+    """The ASGI application over a service."""
+    # No pages that would fetch scripts from elsewhere; the document itself is at /openapi.json.
+    app = FastAPI(title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS)
+    install_handlers(app)
+    _add_generation(app, service)
+    _add_tokens(app, service)
+    _add_state(app, service)
+    app.add_middleware(BodyLimit, most=service.settings.max_body_bytes)
+    if service.settings.api_key is not None:
+        app.add_middleware(ApiKey, key=service.settings.api_key)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(service.settings.hosts), www_redirect=False)
+    app.add_middleware(RequestId)
+    return app
+
+
+def _add_generation(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/chat/completions", response_model=ChatCompletion)
+    async def chat_completions(request: Request, body: ChatRequest) -> Response:
+        return await _answer(request, service, Chat(service, _id(request), body), body.stream)
+
+    @app.post("/v1/completions", response_model=Completion)
+    async def completions(request: Request, body: CompletionRequest) -> Response:
+        return await _answer(request, service, TextCompletion(service, _id(request), body), body.stream)
+
+
+def _id(request: Request) -> str:
+    name: str = request.scope["pelton.request_id"]
+    return name
+
+
+async def _answer(
+    request: Request, service: Service, work: Chat | TextCompletion, stream: bool | None
+) -> Response:
+    if not stream:
+        return _json(await while_connected(request, work.whole()))
+    frames = work.chunks()
+    # The first frame decides the status: what fails before it is an HTTP error, not an event.
+    first = await while_connected(request, anext(frames))
+    return EventStream(first, frames, service.settings.client_stall_seconds)
+
+
+def _json(reply: BaseModel) -> Response:
+    """Fields that were never set stay out, so what is null was said to be."""
+    return Response(reply.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+def _add_tokens(app: FastAPI, service: Service) -> None:
+    prompts = service.prompts
+
+    @app.post("/tokenize", response_model=Tokens)
+    async def tokenize(body: TokenizeRequest) -> Response:
+        service.check_model(body.model)
+        ids = await _tokenize(service, body)
+        reply = Tokens(count=len(ids), max_model_len=service.client.facts.context_length, tokens=ids)
+        if body.return_token_strs:
+            reply.token_strs = [prompts.tokenizer.piece(token) or "" for token in ids]
+        return _json(reply)
+
+    @app.post("/detokenize", response_model=Text)
+    async def detokenize(body: DetokenizeRequest) -> Response:
+        service.check_model(body.model)
+        vocab = service.client.facts.vocab_size
+        beyond = next((token for token in body.tokens if not 0 <= token < vocab), None)
+        if beyond is not None:
+            shown = beyond if beyond.bit_length() <= 64 else None
+            raise RequestError(f"holds what is not a token id below {vocab}", field="tokens", value=shown)
+        return _json(Text(prompt=await prompts.decode(body.tokens)))
+
+
+async def _tokenize(service: Service, body: TokenizeRequest) -> list[int]:
+    if (body.prompt is None) == (body.messages is None):
+        raise RequestError("give either this or messages", field="prompt")
+    if body.prompt is not None:
+        return await service.prompts.encode(body.prompt, add_special=body.add_special_tokens)
+    template = TemplateFields(
+        messages=body.messages or [],
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        chat_template_kwargs=body.chat_template_kwargs,
+    )
+    return await render(service.prompts, template)
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    settings, client = service.settings, service.client
+    model = Model(
+        id=settings.served_model_name, created=service.created, max_model_len=client.facts.context_length
+    )
+
+    @app.get("/v1/models")
+    async def models() -> ModelList:
+        return ModelList(data=[model])
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> Model:
+        service.check_model(name)
+        return model
+
+    @app.get("/health", response_model=Health)
+    async def health() -> Response:
+        fault = client.fault(settings.stall_seconds)
+        return error_response(503, fault) if fault else JSONResponse({"status": "ok"})
+
+    @app.get("/ready", response_model=Health)
+    async def ready() -> Response:
+        fault = "the server is stopping" if service.gate.stopping else client.fault(settings.stall_seconds)
+        return error_response(503, fault) if fault else JSONResponse({"status": "ok"})
+
+    @app.get("/version")
+    async def version() -> Version:
+        return Version(version=__version__)
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -1,0 +1,129 @@
+"""POST /v1/chat/completions: a conversation in, its next message out, whole or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+
+from ..outputs import StreamOutput
+from .events import event
+from .fields import ChatRequest, TemplateFields
+from .gathering import Gathered, Rows, gather
+from .generation import Answer, Service
+from .logprobs import chat_logprobs, prompt_logprobs
+from .prompts import Prompts
+from .replies import (
+    ChatAnswer,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprobs,
+)
+
+
+async def render(prompts: Prompts, body: TemplateFields) -> list[int]:
+    """Token ids of the conversation. Raises RequestError naming the message that is wrong."""
+    return await prompts.render(
+        [message.plain() for message in body.messages],
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        options=body.chat_template_kwargs,
+    )
+
+
+class Chat:
+    """One request, checked when made; `chunks` or `whole` runs it."""
+
+    def __init__(self, service: Service, request_id: str, body: ChatRequest) -> None:
+        service.check_model(body.model)
+        self._service = service
+        self._body = body
+        self._answer = Answer(
+            service,
+            f"chatcmpl-{request_id}",
+            [partial(render, service.prompts, body)],
+            body.params(),
+            "messages",
+        )
+
+    async def whole(self) -> ChatCompletion:
+        choices, answer = await gather(self._answer), self._answer
+        reply = ChatCompletion(
+            id=answer.id,
+            created=answer.created,
+            model=self._service.settings.served_model_name,
+            choices=[self._choice(index, choice) for index, choice in enumerate(choices)],
+            usage=answer.usage,
+        )
+        if choices[0].prompt_logprobs is not None:
+            reply.prompt_logprobs = prompt_logprobs(choices[0].prompt_logprobs)
+        if self._body.return_token_ids:
+            reply.prompt_token_ids = answer.prompt_ids[0]
+        return reply
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Events of a stream. The first of each choice carries the role, the last its finish reason."""
+        begun: set[int] = set()
+        async with aclosing(self._answer.pieces()) as pieces:
+            async for piece in pieces:
+                choice = self._piece(piece, is_first=piece.index not in begun)
+                begun.add(piece.index)
+                if choice is not None:
+                    yield event(self._chunk([choice]))
+        if self._body.wants_usage:
+            chunk = self._chunk([])
+            chunk.usage = self._answer.usage
+            yield event(chunk)
+
+    def _chunk(self, choices: list[ChatChunkChoice]) -> ChatChunk:
+        chunk = ChatChunk(
+            id=self._answer.id,
+            object="chat.completion.chunk",
+            created=self._answer.created,
+            model=self._service.settings.served_model_name,
+            choices=choices,
+        )
+        if self._body.wants_usage:
+            chunk.usage = None  # OpenAI's streams say so on every chunk but the last
+        return chunk
+
+    def _piece(self, piece: StreamOutput, *, is_first: bool) -> ChatChunkChoice | None:
+        """None where there is nothing to say: a token that is half a character, or held back."""
+        wants_tokens = bool(self._body.return_token_ids and piece.token_ids)
+        if not (piece.text or is_first or piece.finished or piece.logprobs or wants_tokens):
+            return None
+        delta = ChatDelta(content=piece.text)
+        if is_first:
+            delta.role = "assistant"
+        choice = ChatChunkChoice.model_construct(
+            {"index", "delta", "logprobs", "finish_reason"},
+            index=piece.index,
+            delta=delta,
+            logprobs=self._logprobs(piece.logprobs),
+            finish_reason=piece.finish_reason,
+        )
+        if piece.finished:
+            choice.stop_reason = piece.stop_reason
+        if wants_tokens:
+            choice.token_ids = list(piece.token_ids)
+        return choice
+
+    def _choice(self, index: int, choice: Gathered) -> ChatChoice:
+        reply = ChatChoice(
+            index=index,
+            message=ChatAnswer(role="assistant", content=choice.text, refusal=None),
+            logprobs=self._logprobs(choice.logprobs),
+            finish_reason="stop" if choice.finish_reason == "stop" else "length",
+            stop_reason=choice.stop_reason,
+        )
+        if self._body.return_token_ids:
+            reply.token_ids = choice.token_ids
+        return reply
+
+    def _logprobs(self, rows: Rows) -> ChatLogprobs | None:
+        if rows is None or not self._body.logprobs:
+            return None
+        return chat_logprobs(rows, self._body.top_logprobs or 0, self._service.prompts.tokenizer)

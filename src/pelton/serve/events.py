@@ -1,0 +1,113 @@
+"""Answering for as long as the client listens: server-sent events, and work that ends when it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from time import monotonic
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .failures import body_of, status_of
+
+log = logging.getLogger("pelton.serve")
+T = TypeVar("T")
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(chunk: BaseModel) -> bytes:
+    """One server-sent event; JSON has no raw line ends, so it is always one line."""
+    return b"data: " + chunk.model_dump_json(exclude_unset=True).encode() + b"\n\n"
+
+
+def error_event(error: Exception) -> bytes:
+    return b"data: " + json.dumps(body_of(error)).encode() + b"\n\n"
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`; it is cancelled, and ClientDisconnect raised, when the client leaves first."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_until_gone(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        await _end(task, gone)
+
+
+class EventStream(Response):
+    """Sends the frames of a generator that gave its first one already, then [DONE].
+
+    An exception in the middle becomes an error event. The generator is closed when the client leaves,
+    or takes nothing for `stall_seconds`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: bytes, frames: AsyncGenerator[bytes, None], stall_seconds: float) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._first = first
+        self._frames = frames
+        self._stall_seconds = stall_seconds
+        self._sending_since: float | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._frames):
+            task = asyncio.ensure_future(self._write(send))
+            gone = asyncio.ensure_future(_until_gone(receive))
+            try:
+                while not (task.done() or gone.done() or self._stalled()):
+                    await asyncio.wait(
+                        {task, gone}, timeout=self._stall_seconds / 4, return_when=asyncio.FIRST_COMPLETED
+                    )
+            finally:
+                await _end(task, gone)
+
+    def _stalled(self) -> bool:
+        return self._sending_since is not None and monotonic() - self._sending_since > self._stall_seconds
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await self._send(send, self._first)
+        try:
+            async for frame in self._frames:
+                await self._send(send, frame)
+        except OSError:
+            return  # the client left
+        except Exception as error:  # the status is sent already: an event must tell
+            if status_of(error) == 500:
+                log.error("a stream failed: %s", type(error).__name__, exc_info=error)
+            await self._send(send, error_event(error))
+        await self._send(send, DONE)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, frame: bytes) -> None:
+        self._sending_since = monotonic()
+        await send({"type": "http.response.body", "body": frame, "more_body": True})
+        self._sending_since = None
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what still runs and wait until it has ended, so that nothing is held after this."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, or asyncio would complain about one that nobody reads

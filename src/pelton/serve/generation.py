@@ -1,0 +1,136 @@
+"""One HTTP request's answer as it comes, from admission to its end, over all its prompts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from time import monotonic, time
+
+from ..config import SamplingParams
+from ..errors import ContextOverflowError
+from ..outputs import StreamOutput
+from .admission import Gate
+from .client import EngineClient
+from .failures import UnknownModelError
+from .metrics import Metrics, RequestMeter
+from .prompts import Prompts
+from .replies import Usage
+from .settings import ServerSettings
+
+
+@dataclass
+class Service:
+    """All that a route needs; made once when the server starts."""
+
+    settings: ServerSettings
+    client: EngineClient
+    prompts: Prompts
+    gate: Gate
+    metrics: Metrics
+    created: int = field(default_factory=lambda: int(time()))
+
+    def check_model(self, name: str | None) -> None:
+        """Raises UnknownModelError unless the request names no model or the one that is served."""
+        if name is not None and name != self.settings.served_model_name:
+            raise UnknownModelError(
+                f"{name[:256]!r} is not served here, only {self.settings.served_model_name!r}", field="model"
+            )
+
+
+class Answer:
+    """Streams a request's pieces and keeps what the reply says about it besides.
+
+    `prompts` are called after admission, so a full queue costs nothing. Choice j of prompt i has the
+    index i * n + j. `prompt_tokens` is known once the first piece is there.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        request_id: str,
+        prompts: Sequence[Callable[[], Awaitable[list[int]]]],
+        params: SamplingParams,
+        prompt_field: str,
+    ) -> None:
+        self.params = params
+        self.id = request_id
+        self.created = int(time())
+        self.prompt_ids: list[list[int]] = []
+        self.completion_tokens = 0
+        self._service = service
+        self._prompts = prompts
+        self._prompt_field = prompt_field
+
+    @property
+    def usage(self) -> Usage:
+        prompt_tokens = sum(map(len, self.prompt_ids))
+        total = prompt_tokens + self.completion_tokens
+        return Usage(
+            prompt_tokens=prompt_tokens, completion_tokens=self.completion_tokens, total_tokens=total
+        )
+
+    async def pieces(self) -> AsyncGenerator[StreamOutput, None]:
+        """Raises PeltonErrors; closing it frees all that the request holds."""
+        arrival = monotonic()
+        with self._service.gate.admit(self.params.n * len(self._prompts)):
+            for prompt in self._prompts:
+                self.prompt_ids.append(await prompt())
+            streams = [self._one(number, ids, arrival) for number, ids in enumerate(self.prompt_ids)]
+            merged = streams[0] if len(streams) == 1 else merge(streams)
+            async with aclosing(merged) as pieces:
+                async for piece in pieces:
+                    self.completion_tokens += len(piece.token_ids)
+                    yield piece
+
+    async def _one(self, number: int, ids: list[int], arrival: float) -> AsyncGenerator[StreamOutput, None]:
+        meter = RequestMeter(self._service.metrics, arrival, len(ids))
+        name = self.id if len(self._prompts) == 1 else f"{self.id}-{number}"
+        completed = False
+        try:
+            async with aclosing(self._service.client.stream(ids, self.params, name)) as stream:
+                async for piece in stream:
+                    meter.take(piece)
+                    if piece.error is not None:
+                        raise piece.error
+                    yield replace(piece, index=number * self.params.n + piece.index) if number else piece
+            completed = True
+        except ContextOverflowError as error:
+            raise ContextOverflowError(error.message, field=self._prompt_field) from None
+        finally:
+            meter.end(completed)
+
+
+async def merge(
+    streams: Sequence[AsyncGenerator[StreamOutput, None]],
+) -> AsyncGenerator[StreamOutput, None]:
+    """Pieces of several streams in the order they come; the first failure ends them all."""
+    queue: asyncio.Queue[StreamOutput | Exception | None] = asyncio.Queue()
+
+    async def pump(stream: AsyncGenerator[StreamOutput, None]) -> None:
+        try:
+            async with aclosing(stream) as pieces:
+                async for piece in pieces:
+                    queue.put_nowait(piece)
+            queue.put_nowait(None)
+        except Exception as error:  # it must reach who reads the queue, whatever it is
+            queue.put_nowait(error)
+
+    tasks = [asyncio.create_task(pump(stream)) for stream in streams]
+    left = len(tasks)
+    try:
+        while left:
+            item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,101 @@
+"""The server process: uvicorn around the app, and an end in which every stream is told."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from ..async_llm import AsyncLLM
+from ..errors import ConfigError
+from ..llm import LLM
+from .admission import Gate
+from .app import make_app
+from .client import EngineClient, InProcessClient
+from .generation import Service
+from .metrics import Metrics
+from .prompts import Prompts
+from .settings import ServerSettings
+
+CLOSE_SECONDS = 2.5
+LARGEST_HEADERS = 64 << 10
+
+
+def make_service(llm: LLM, settings: ServerSettings) -> Service:
+    """A service over an LLM, which belongs to it from now on. Starts the engine's thread."""
+    prompts = Prompts(llm.tokenizer, llm.loaded.template)
+    client: EngineClient = InProcessClient(AsyncLLM(llm))
+    metrics = Metrics(settings.served_model_name, client.load)
+    gate = Gate(client.facts.max_num_seqs, settings.max_queue, metrics.refused.inc)
+    return Service(settings, client, prompts, gate, metrics)
+
+
+class Server(uvicorn.Server):
+    """Stops in three moves, at most `grace_seconds` + 5 s in all: nobody comes in and running requests go
+    on for the grace; then the engine ends, which ends every stream with an error event; then the sockets."""
+
+    def __init__(self, service: Service, started: Callable[[str], None] | None = None) -> None:
+        settings = service.settings
+        super().__init__(
+            uvicorn.Config(
+                make_app(service),
+                host=settings.host,
+                port=settings.port,
+                http="h11",  # bounds the header; the C parser does not
+                h11_max_incomplete_event_size=LARGEST_HEADERS,
+                ws="none",
+                lifespan="off",
+                proxy_headers=False,
+                server_header=False,
+                access_log=False,
+                log_level="warning",
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._service = service
+        self._started = started
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, such as http://127.0.0.1:8000; once it has started."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets=sockets)
+        except SystemExit:  # how uvicorn reports an address that it cannot listen at
+            where = f"{self._service.settings.host}:{self._service.settings.port}"
+            raise ConfigError(
+                "cannot listen there; is it in use?", field="host and port", value=where
+            ) from None
+        if self._started is not None and self.started:
+            self._started(self.address)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        await self._service.gate.drain(self._service.settings.grace_seconds)
+        try:
+            await asyncio.wait_for(self._service.client.close(), CLOSE_SECONDS)
+        except asyncio.TimeoutError:
+            pass  # a step that does not end; its thread dies with the process
+        await super().shutdown(sockets=sockets)
+
+
+def run_server(server: Server) -> None:
+    """Serve until SIGTERM or SIGINT, then return. Only for the main thread."""
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        """uvicorn raises the signal that stopped it again afterwards; it did its work already."""
+
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
