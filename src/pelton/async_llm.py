@@ -122,7 +122,7 @@ class AsyncLLM:
         self._callers[id(caller.state)] = caller
 
     def _abort(self, caller: _Caller) -> None:
-        if caller.state is not None:
+        if caller.state is not None and self._failure is None:
             self.llm.requests.abort(caller.state)
             self._callers.pop(id(caller.state), None)
 
@@ -135,6 +135,7 @@ class AsyncLLM:
                     caller = self._callers.get(id(delta.request))
                     if caller is not None:
                         caller.put(delta.output)
+                for delta in deltas:  # only now: several sequences of a request may end in one step
                     if delta.request.finished:
                         self._callers.pop(id(delta.request), None)
         except Exception as error:  # whatever broke the loop must reach everyone who waits

@@ -13,8 +13,9 @@ from .options import EngineFlags
 
 
 def serve(
-    model: Annotated[
-        str | None, typer.Argument(help="The model, as with --model; the default model if not given.")
+    reference: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="The model, as with --model; the default model if not given."),
     ] = None,
     *,
     engine: EngineFlags,
@@ -44,7 +45,7 @@ def serve(
             f"needs {error.name}, which `pip install 'pelton[serve]'` brings", field="pelton serve"
         ) from None
 
-    engine = engine if model is None else replace(engine, model=model)
+    engine = engine if reference is None else replace(engine, model=reference)
     settings = ServerSettings(
         served_model_name=served_model_name or _name_of(engine.model),
         host=host,

@@ -84,6 +84,6 @@ class KVArena:
         return keys, self.values[block, layer, :, offset, :].astype(np.float32)
 
     def _stored(self, x: F32) -> NDArray[np.generic]:
-        if self.layout.dtype == "float16":
-            x = np.where(np.isfinite(x), np.clip(x, -_LARGEST_HALF, _LARGEST_HALF), x).astype(np.float32)
-        return x.astype(self.layout.dtype)
+        # Finite always: what a block's next owner does not overwrite is masked by a weight of zero.
+        largest = _LARGEST_HALF if self.layout.dtype == "float16" else np.finfo(np.float32).max
+        return np.clip(np.nan_to_num(x), -largest, largest).astype(self.layout.dtype)

@@ -11,6 +11,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from ..errors import (
     ContextOverflowError,
@@ -101,6 +103,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PeltonError, _on_pelton_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_fault)
 
 
@@ -110,6 +113,10 @@ async def _on_pelton_error(request: Request, error: Exception) -> JSONResponse:
         log.error("%s failed: %s", request.scope["path"], type(error).__name__, exc_info=error)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else None
     return JSONResponse(body_of(error), status, headers)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nginx's number for it; nobody reads this
 
 
 async def _on_fault(request: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""What clients may send. A field that is not here is refused by name; none is taken and ignored but `user`."""
+"""What clients may send. A field that is not here is refused by name; only `user` is taken and ignored."""
 
 from __future__ import annotations
 

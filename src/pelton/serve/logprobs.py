@@ -13,7 +13,7 @@ LEAST = -9999.0
 
 
 def chat_logprobs(rows: Sequence[TokenLogprobs], top: int, tokenizer: Tokenizer) -> ChatLogprobs:
-    """Of each token its own and its `top` alternatives; `bytes` are exact where a token is half a character."""
+    """Each token's own and its `top` alternatives; `bytes` are exact where a token is half a character."""
     content = []
     for row in rows:
         entries = list(row.items())

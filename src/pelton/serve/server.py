@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -80,10 +81,8 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await self._service.gate.drain(self._service.settings.grace_seconds)
-        try:
+        with suppress(asyncio.TimeoutError):  # a step that does not end dies with the process
             await asyncio.wait_for(self._service.client.close(), CLOSE_SECONDS)
-        except asyncio.TimeoutError:
-            pass  # a step that does not end; its thread dies with the process
         await super().shutdown(sockets=sockets)
 
 

@@ -37,9 +37,10 @@ class Rope(Op):
         heads = (
             inputs[0].reshape(len(rows), inputs[0].shape[1] // self.head_dim, self.head_dim).copy()
         )  # [T, heads, D]
-        angle = run.batch.positions[rows].astype(np.float32)[:, None] * np.array(self.frequencies, np.float32)
-        cos = (np.cos(angle) * np.float32(self.magnitude))[:, None, :]
-        sin = (np.sin(angle) * np.float32(self.magnitude))[:, None, :]
+        # float64, since float32 angles near position 2,000 are off by 1e-4 of a turn
+        angle = run.batch.positions[rows].astype(np.float64)[:, None] * np.array(self.frequencies)
+        cos = (np.cos(angle) * self.magnitude).astype(np.float32)[:, None, :]
+        sin = (np.sin(angle) * self.magnitude).astype(np.float32)[:, None, :]
         if self.interleaved:
             first, second = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
         else:
