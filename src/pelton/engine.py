@@ -174,8 +174,7 @@ class Engine:
 
     def _commit(self, planned: list[Planned], logits: NDArray[np.float32]) -> list[TokenEvent]:
         """Logits [R, V], in the order of the planned rows -> events; sequences move on."""
-        plain = [p for p in planned if not self._is_special(p) and self._completes(p)]
-        if len(plain) == len(planned) == len(logits):  # the common case: one row each
+        if len(planned) == len(logits) and all(map(self._is_plain, planned)):  # the common case: one row each
             outcomes = self._sampler.sample(logits, [p.sequence.decode for p in planned])
             events = []
             for item, row, outcome in zip(planned, logits, outcomes, strict=True):
@@ -188,6 +187,9 @@ class Engine:
             events += self._commit_one(item, logits[row_at : row_at + num_rows])
             row_at += num_rows
         return events
+
+    def _is_plain(self, item: Planned) -> bool:
+        return self._completes(item) and not self._is_special(item)
 
     def _is_special(self, item: Planned) -> bool:
         sequence = item.sequence

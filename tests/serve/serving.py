@@ -52,7 +52,7 @@ def serving(
     model: Path, *, max_num_seqs: int = 32, kv_memory: int = 256 << 20, **settings: Any
 ) -> Iterator[Served]:
     """Serve a model with these ServerSettings until the block ends."""
-    llm = LLM(str(model), context_length=CONTEXT, threads=2, max_num_seqs=max_num_seqs, kv_memory=kv_memory)
+    llm = LLM(str(model), context_length=CONTEXT, threads=1, max_num_seqs=max_num_seqs, kv_memory=kv_memory)
     chosen = ServerSettings(**{"served_model_name": NAME, "port": 0, "grace_seconds": 0.0, **settings})
     service = make_service(llm, chosen)
     started = threading.Event()

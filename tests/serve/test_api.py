@@ -59,7 +59,7 @@ def test_a_chat_says_what_llm_says(served: Served, client: OpenAI, real_model_pa
     from pelton import LLM
 
     params = SamplingParams(temperature=0.9, top_p=0.9, seed=5, max_tokens=30)
-    with LLM(str(real_model_path), context_length=CONTEXT, threads=2, kv_memory=64 << 20) as llm:
+    with LLM(str(real_model_path), context_length=CONTEXT, threads=1, kv_memory=64 << 20) as llm:
         (expected,) = llm.chat(CHAT, params)
     reply = client.chat.completions.create(
         model=NAME, messages=CHAT, temperature=0.9, top_p=0.9, seed=5, max_completion_tokens=30

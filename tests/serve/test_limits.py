@@ -54,11 +54,10 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_again(served: Served) -> N
     async def storm() -> list[httpx.Response]:
         async with httpx.AsyncClient(
             base_url=served.url, headers=served.http.headers, timeout=PATIENCE
-        ) as client:
-            async with client.stream("POST", "/v1/completions", json={**LONG, "n": 3}) as busy:
-                lines = busy.aiter_lines()
-                await anext(lines)
-                return [await client.post("/v1/completions", json={"prompt": "x"}) for _ in range(3)]
+        ) as client, client.stream("POST", "/v1/completions", json={**LONG, "n": 3}) as busy:
+            lines = busy.aiter_lines()
+            await anext(lines)
+            return [await client.post("/v1/completions", json={"prompt": "x"}) for _ in range(3)]
 
     for reply in asyncio.run(storm()):
         assert reply.status_code == 429
@@ -82,7 +81,19 @@ def test_stopping_ends_a_running_stream_with_an_error_event(real_model_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_ends_cleanly_when_told(real_model_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-c", MAIN, "serve", str(real_model_path), "--port", "0", "-c", "512"]
+    command = [
+        sys.executable,
+        "-c",
+        MAIN,
+        "serve",
+        str(real_model_path),
+        "--port",
+        "0",
+        "-c",
+        "512",
+        "-t",
+        "1",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ}) as process:
         assert process.stderr is not None
         address = process.stderr.readline().split(" at ")[-1].strip()

@@ -28,7 +28,7 @@ SAMPLING: list[tuple[str, Any]] = [
     ("logit_bias", {"1": float("nan")}), ("logit_bias", {"9" * 5000: 1}),
     ("allowed_token_ids", []), ("allowed_token_ids", [49152]), ("allowed_token_ids", [-1]),
     ("allowed_token_ids", ["1"]), ("banned_token_ids", [HUGE]), ("bad_words", [""]), ("bad_words", "a" * 999),
-    ("bad_words", ["x"] * 200), ("min_tokens", -1), ("min_tokens", 2000), ("max_tokens", 0),
+    ("bad_words", ["x"] * 200), ("min_tokens", -1), ("min_tokens", HUGE), ("max_tokens", 0),
     ("max_tokens", -5), ("max_tokens", "many"), ("max_tokens", HUGE), ("max_tokens", 2.5),
     ("stop", ""), ("stop", [""]), ("stop", ["a"] * 17 + ["b"]), ("stop", 5), ("stop", ["a" * 300]),
     ("stop", [None]), ("stop", ["\ud800"]), ("stop_token_ids", [-1]), ("stop_token_ids", [49152]),

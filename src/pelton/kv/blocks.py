@@ -82,15 +82,15 @@ class BlockTable:
             self._array = np.array(self.blocks, dtype=np.int32)
         return self._array
 
-    def missing(self, start: int, end: int) -> int:
-        """Blocks that `prepare(start, end)` would take from the pool."""
-        return max(0, blocks_for(end) - len(self.blocks)) + len(self._shared(start, end))
-
     def prepare(self, start: int, end: int) -> None:
         """Make slots start..end writable: copy shared blocks, take new ones. All or nothing."""
-        if self.missing(start, end) > self._pool.num_free:
-            raise OutOfBlocksError(f"{self.missing(start, end)} KV blocks needed, {self._pool.num_free} free")
-        for index in self._shared(start, end):
+        shared = self._shared(start, end)
+        needed = max(0, blocks_for(end) - len(self.blocks)) + len(shared)
+        if needed == 0:
+            return
+        if needed > self._pool.num_free:
+            raise OutOfBlocksError(f"{needed} KV blocks needed, {self._pool.num_free} free")
+        for index in shared:
             block = self._pool.take()
             self._copy(self.blocks[index], block)
             self._pool.drop(self.blocks[index])

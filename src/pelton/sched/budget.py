@@ -93,9 +93,9 @@ class TokenBudgetScheduler:
         planned: list[Planned] = []
         refused: list[Sequence] = []
         left = self._budget
-        decoding = [s for s in self._running if s.is_decoding]
-        for sequence in decoding + [s for s in self._running if not s.is_decoding]:
-            if sequence in self._running and left > 0:  # an earlier one may have preempted it
+        # The running ones as they are now: an earlier one may preempt a later one.
+        for sequence in sorted(self._running, key=_decoding_first):
+            if left > 0 and sequence in self._running:
                 left -= self._plan(sequence, left, planned, refused)
         while self._waiting and left > 0 and len(self._running) < self._max_sequences:
             sequence = self._waiting[0]
@@ -156,3 +156,7 @@ class TokenBudgetScheduler:
         self._running.remove(sequence)
         sequence.preempt()
         self._waiting.appendleft(sequence)
+
+
+def _decoding_first(sequence: Sequence) -> bool:
+    return not sequence.is_decoding

@@ -14,6 +14,10 @@ MOST_SCORED_ROWS = 64
 """Prompt rows with logits in one step: 64 x 256,000 float32 logits are 65 MB."""
 
 
+_FIRST_ROW = np.zeros(1, dtype=np.int32)
+_FIRST_ROW.flags.writeable = False
+
+
 class Sequence:
     """`computed` catches up with `num_tokens` (+ draft); whatever is missing is the next span.
 
@@ -79,6 +83,10 @@ class Sequence:
         if self.draft is not None:
             return self._draft_span(self.draft)
         end = self.computed + count
+        if count == 1 and end == self.num_tokens:
+            return Span(
+                self.id, self.computed, self._tokens[self.computed : end], self.table.array, _FIRST_ROW
+            )
         if self._wants_prompt_rows(end):
             outputs = np.arange(count, dtype=np.int32)
         elif end == self.num_tokens:

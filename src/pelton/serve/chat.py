@@ -6,8 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 
+from ..errors import RequestError
 from ..outputs import StreamOutput
 from .events import event
+from .failures import renamed
 from .fields import ChatRequest, TemplateFields
 from .gathering import Gathered, Rows, gather
 from .generation import Answer, Service
@@ -26,12 +28,17 @@ from .replies import (
 
 async def render(prompts: Prompts, body: TemplateFields) -> list[int]:
     """Token ids of the conversation. Raises RequestError naming the message that is wrong."""
-    return await prompts.render(
-        [message.plain() for message in body.messages],
-        add_generation_prompt=body.add_generation_prompt,
-        continue_final_message=body.continue_final_message,
-        options=body.chat_template_kwargs,
-    )
+    try:
+        return await prompts.render(
+            [message.plain() for message in body.messages],
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+            options=body.chat_template_kwargs,
+        )
+    except RequestError as error:
+        if error.field is not None and error.field.partition(".")[0] == "options":
+            raise renamed(error, "chat_template_kwargs") from None
+        raise
 
 
 class Chat:

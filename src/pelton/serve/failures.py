@@ -98,6 +98,11 @@ def _param_of(error: PeltonError) -> str | None:
     return error.subject if isinstance(error, RequestError) else None
 
 
+def renamed(error: RequestError, field: str) -> RequestError:
+    """The same error about a field by the name that the client gave it."""
+    return type(error)(error.message, field=field, value=error.value)
+
+
 def install_handlers(app: FastAPI) -> None:
     """Answer every exception of a route in the one shape."""
     app.add_exception_handler(PeltonError, _on_pelton_error)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from time import monotonic, time
 
 from ..config import SamplingParams
-from ..errors import ContextOverflowError
+from ..errors import RequestError
 from ..outputs import StreamOutput
 from .admission import Gate
 from .client import EngineClient
-from .failures import UnknownModelError
+from .failures import UnknownModelError, renamed
 from .metrics import Metrics, RequestMeter
 from .prompts import Prompts
 from .replies import Usage
@@ -96,8 +96,10 @@ class Answer:
                         raise piece.error
                     yield replace(piece, index=number * self.params.n + piece.index) if number else piece
             completed = True
-        except ContextOverflowError as error:
-            raise ContextOverflowError(error.message, field=self._prompt_field) from None
+        except RequestError as error:
+            if error.field in (None, "prompt_token_ids"):  # the engine's name for what it is given
+                raise renamed(error, self._prompt_field) from None
+            raise
         finally:
             meter.end(completed)
 

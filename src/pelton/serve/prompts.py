@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import RequestError, TemplateError
 from ..text import ChatTemplate, Tokenizer
+from .failures import renamed
 
 
 class Prompts:
@@ -25,7 +26,10 @@ class Prompts:
     async def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text; special tokens spelled out in it stay text. Raises RequestError."""
         tokenizer = self.tokenizer
-        return await asyncio.to_thread(tokenizer.encode, text, add_special=add_special)
+        try:
+            return await asyncio.to_thread(tokenizer.encode, text, add_special=add_special)
+        except RequestError as error:
+            raise renamed(error, "prompt") from None
 
     async def render(
         self,
