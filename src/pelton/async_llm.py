@@ -51,8 +51,8 @@ class AsyncLLM:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine's thread still runs."""
-        return self._thread.is_alive()
+        """Whether the engine still takes requests: its thread runs and its loop did not fail."""
+        return self._failure is None and self._thread.is_alive()
 
     async def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None, request_id: str | None = None

@@ -33,7 +33,7 @@ class Served:
     http: httpx.Client
 
     def openai(self, key: str = "none") -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, http_client=self.http)
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
 
     def free_blocks(self) -> tuple[int, int]:
         """Free KV blocks and all of them, once the engine has nothing to do."""

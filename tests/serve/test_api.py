@@ -28,8 +28,9 @@ def served(real_model_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def client(served: Served) -> OpenAI:
-    return served.openai()
+def client(served: Served) -> Iterator[OpenAI]:
+    with served.openai() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from pelton.errors import ConfigError
+from pelton.serve.events import EventStream
 from pelton.serve.settings import ServerSettings
 
 from .serving import NAME, PATIENCE, Served, serving
@@ -46,15 +48,17 @@ def test_every_route_but_health_asks_for_the_key(served: Served) -> None:
             assert refused.status_code == 401
             assert KEY not in refused.text
         assert stranger.get("/health").status_code == 200
-    assert served.openai(KEY).models.list().data[0].id == NAME
+    with served.openai(KEY) as client:
+        assert client.models.list().data[0].id == NAME
     assert KEY not in repr(served.service.settings)
 
 
 def test_a_full_queue_is_a_429_that_says_when_to_come_again(served: Served) -> None:
     async def storm() -> list[httpx.Response]:
-        async with httpx.AsyncClient(
-            base_url=served.url, headers=served.http.headers, timeout=PATIENCE
-        ) as client, client.stream("POST", "/v1/completions", json={**LONG, "n": 3}) as busy:
+        async with (
+            httpx.AsyncClient(base_url=served.url, headers=served.http.headers, timeout=PATIENCE) as client,
+            client.stream("POST", "/v1/completions", json={**LONG, "n": 3}) as busy,
+        ):
             lines = busy.aiter_lines()
             await anext(lines)
             return [await client.post("/v1/completions", json={"prompt": "x"}) for _ in range(3)]
@@ -77,6 +81,59 @@ def test_stopping_ends_a_running_stream_with_an_error_event(real_model_path: Pat
             *_, error, done = lines
         assert json.loads(error.removeprefix("data: "))["error"]["type"] == "service_unavailable_error"
         assert done == "data: [DONE]"
+
+
+def test_when_the_engine_fails_every_request_is_told_and_health_says_so(
+    real_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(real_model_path) as served:
+        with served.http.stream("POST", "/v1/completions", json=LONG) as reply:
+            lines = (line for line in reply.iter_lines() if line)
+            next(lines)
+
+            def broken() -> None:
+                raise MemoryError("no more")
+
+            monkeypatch.setattr(served.llm.engine, "step", broken)
+            *_, error, done = lines
+        assert json.loads(error.removeprefix("data: "))["error"]["type"] == "service_unavailable_error"
+        assert done == "data: [DONE]"
+        for path in ("/health", "/ready"):
+            assert served.http.get(path).status_code == 503
+        refused = served.http.post("/v1/completions", json={"prompt": "x"})
+        assert refused.status_code == 503
+        assert "no more" not in refused.text
+
+
+def test_a_reader_that_takes_nothing_is_dropped() -> None:
+    closed = []
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"data: x\n\n"
+        finally:
+            closed.append(True)
+
+    async def never_leaves() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    sent = []
+
+    async def takes_three(message: Message) -> None:
+        sent.append(message)
+        if len(sent) == 3:
+            await asyncio.Event().wait()
+
+    async def answer() -> None:
+        stream = frames()
+        reply = EventStream(await anext(stream), stream, stall_seconds=0.05)
+        await asyncio.wait_for(reply({"type": "http"}, never_leaves, takes_three), PATIENCE)
+
+    asyncio.run(answer())
+    assert closed == [True]
+    assert len(sent) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -43,7 +43,8 @@ CHAT: list[tuple[str, Any]] = [
     ("messages", []), ("messages", None), ("messages", "hi"), ("messages", {}), ("messages[0]", ["hi"]),
     ("messages[0].role", [{"role": "a b", "content": "x"}]), ("messages[0].role", [{"content": "x"}]),
     ("messages[0].role", [{"role": "<|im_start|>", "content": "x"}]), ("messages[0].role", [{"role": 5}]),
-    ("messages[1].content", [USER, {"role": "user"}]), ("messages[0].content", [{"role": "user", "content": 5}]),
+    ("messages[1].content", [USER, {"role": "user"}]),
+    ("messages[0].content", [{"role": "user", "content": 5}]),
     ("messages[0].content[0].type", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
     ("messages[0].extra", [{**USER, "extra": 1}]), ("messages", [{"role": "user", "content": "\ud800"}]),
     ("messages[0].tool_calls", [{**USER, "tool_calls": "x"}]),
@@ -89,7 +90,7 @@ def refusal(served: Served, path: str, body: Any, status: int = 400) -> dict[str
     return found
 
 
-def cases(table: list[tuple[str, Any]]) -> Any:
+def cases(table: list[tuple[str, Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("field", "value"), table, ids=lambda v: repr(v)[:24])
 
 

@@ -13,6 +13,7 @@ import pytest
 from pelton.errors import ModelFileError, UnsupportedModelError
 from pelton.quant import FORMATS
 from pelton.weights.gguf import open_gguf
+from pelton.weights.mapped import map_file, release_pages
 
 from .container_bytes import ARRAY, GGUF, STRING, U32, array, entry, every_kind_of_pair, number, pair, text
 
@@ -158,3 +159,13 @@ def test_a_named_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     with pytest.raises(ModelFileError, match="regular"):
         open_gguf(tmp_path / "pipe.gguf")
+
+
+def test_released_pages_read_the_same_again(tmp_path: Path) -> None:
+    path = tmp_path / "bytes"
+    path.write_bytes(bytes(range(256)) * 256)
+    data = map_file(path)
+    expected = data.copy()
+    release_pages(data[100:60_000])
+    np.testing.assert_array_equal(data, expected)
+    release_pages(expected)  # no mapped file: nothing happens

@@ -94,8 +94,9 @@ def figures(answer: Answer, load_seconds: float, seed: int | None) -> str:
     prompt_rate = answer.prompt_tokens / answer.first_token_seconds
     rate = "" if answer.decode_rate is None else f" at {answer.decode_rate:.1f} tok/s"
     drawn = "" if seed is None else f", seed {seed}"
+    plural = "" if answer.num_tokens == 1 else "s"
     return (
-        f"{answer.num_tokens} tokens{rate}, first after {seconds(answer.first_token_seconds)}"
+        f"{answer.num_tokens} token{plural}{rate}, first after {seconds(answer.first_token_seconds)}"
         f" ({answer.prompt_tokens} prompt tokens at {prompt_rate:.1f} tok/s), load {seconds(load_seconds)},"
         f" {answer.finish_reason}{drawn}"
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .._native import PackedWeight, ThreadPool, WeightLayout, reads_gguf
 from ..errors import ModelFileError
 from ..quant.tensor import Tensor
+from ..weights.mapped import release_pages
 
 F32 = NDArray[np.float32]
 _Place = tuple[int, tuple[int, ...], str]  # address, shape, format
@@ -48,6 +49,7 @@ class NativeWeights:
             flat = Tensor(tensor.name, tensor.format, (tensor.num_rows, tensor.shape[-1]), tensor.data)
             starts = range(0, flat.num_rows, rows)
             packed = tuple(self._pack(flat.rows(start, start + rows)) for start in starts)
+            release_pages(tensor.data)
             self._placed[place] = (ref(tensor.data), packed)
         self._named[name] = packed
         return packed

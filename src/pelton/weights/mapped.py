@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +37,21 @@ def map_file(path: Path) -> U8:
     finally:
         os.close(handle)
     return np.frombuffer(mapping, dtype=np.uint8)
+
+
+def release_pages(data: U8) -> None:
+    """Let the system take back the memory of a part of a mapped file; reading it again reads the file.
+
+    Does nothing for bytes that are no mapped file. Whoever has packed a weight no longer needs them,
+    and without this a model occupied its file's size on top of the packed weights.
+    """
+    base: object = data
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if not isinstance(base, mmap.mmap) or sys.platform == "win32":
+        return
+    offset = data.ctypes.data - np.frombuffer(base, dtype=np.uint8).ctypes.data
+    first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (offset + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0:
+        base.madvise(mmap.MADV_DONTNEED, first, length)
