@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pelton.models.load import LoadedModel, load_model
 from pelton.weights.store import default_store
+
+settings.register_profile("pelton", deadline=None)  # a busy machine is no failure
+settings.load_profile("pelton")
 
 
 @pytest.fixture(scope="session")

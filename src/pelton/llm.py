@@ -182,9 +182,12 @@ def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     if not shown:
         yield lambda finished: None
         return
+    from rich.console import Console
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    with Bar(*Bar.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
+    with Bar(
+        *Bar.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bar:
         task = bar.add_task("Processed prompts", total=total)
         yield lambda finished: bar.advance(task, finished)

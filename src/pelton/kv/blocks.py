@@ -65,7 +65,7 @@ class BlockPool:
 class BlockTable:
     """The blocks of one sequence, in order; slot s lies in blocks[s // 32].
 
-    Shared blocks are copied before they are written (`copy` is the arena's copy_block), so a fork
+    The idea is PagedAttention's (Kwon et al. 2023). Shared blocks are copied before they are written (`copy` is the arena's copy_block), so a fork
     costs one reference per block.
     """
 
