@@ -71,10 +71,10 @@ def unknown_model(name: str, catalogue: tuple[CatalogueRow, ...], stored: tuple[
         other for other in stored if find_row(other, catalogue) is None
     ]
     close = difflib.get_close_matches(name.lower(), known, n=3)
-    hint = f"; did you mean {' or '.join(close)}" if close else ""
+    hint = f"; did you mean {' or '.join(close)}?" if close else "."
     forms = "pypi:PROJECT==VERSION#FILE.gguf, hf:ORG/NAME[:FILE], synthetic:..., or a path"
     return StoreError(
-        f"no model of this name{hint}. Known: {', '.join(known) or 'none'}. Other forms: {forms}",
+        f"no model of this name{hint} Known: {', '.join(known) or 'none'}. Other forms: {forms}",
         subject="model",
         value=name,
     )
