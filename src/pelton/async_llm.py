@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from .config import SamplingParams
-from .errors import EngineStoppedError, PeltonError
+from .errors import EngineStoppedError
 from .llm import LLM
 from .outputs import RequestOutput, StreamOutput
 from .request import RequestState
@@ -116,7 +116,7 @@ class AsyncLLM:
             return
         try:
             caller.state = self.llm.requests.add(prompt, params, request_id)
-        except PeltonError as error:
+        except Exception as error:  # whatever a request does wrong, it alone fails
             caller.put(error)
             return
         self._callers[id(caller.state)] = caller

@@ -65,8 +65,8 @@ class BlockPool:
 class BlockTable:
     """The blocks of one sequence, in order; slot s lies in blocks[s // 32].
 
-    The idea is PagedAttention's (Kwon et al. 2023). Shared blocks are copied before they are written (`copy` is the arena's copy_block), so a fork
-    costs one reference per block.
+    The idea is PagedAttention's (Kwon et al. 2023). Shared blocks are copied before they are written
+    (`copy` is the arena's copy_block), so a fork costs one reference per block.
     """
 
     def __init__(self, pool: BlockPool, copy: Callable[[int, int], None]) -> None:

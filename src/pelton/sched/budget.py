@@ -53,10 +53,11 @@ class TokenBudgetScheduler:
     "SARATHI: Efficient LLM Inference by Piggybacking Decodes with Chunked Prefills" and "Taming
     Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve"; Dynamic SplitFuse of "DeepSpeed-FastGen"
     composes chunks in the same way. Iteration-level admission is Orca's continuous batching and
-    "Flover"'s fusion of decode steps over time. Promise: exact = True (a chunk's rows are the same bits as the whole
-    prompt's); running sequences are never held up by a prompt, and each step runs at most `budget`
-    rows. First come, first served; when blocks run out the newest running sequence is preempted and
-    computed again later.
+    "Flover"'s fusion of decode steps over time.
+
+    Promise: exact = True (a chunk's rows are the same bits as the whole prompt's); running sequences
+    are never held up by a prompt, and each step runs at most `budget` rows. First come, first served;
+    when blocks run out the newest running sequence is preempted and computed again later.
     """
 
     exact = True
