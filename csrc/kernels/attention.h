@@ -6,8 +6,8 @@
 // Positions a query does not see contribute exact zeros, so tiles of queries and splits over threads change
 // no bit.
 //
-// The idea is that of FlashAttention and of "Self-attention Does Not Need O(n^2) Memory": a running maximum and
-// sum, never a matrix of scores; FuseMax shows that one pass over the keys suffices.
+// The idea is that of FlashAttention and of "Self-attention Does Not Need O(n^2) Memory": a running maximum
+// and sum, never a matrix of scores; FuseMax shows that one pass over the keys suffices.
 #pragma once
 
 #include <stdint.h>

@@ -135,9 +135,10 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row) {
     f32x16 acc[kRows];
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) acc[r] = set1(0.0f);
     for (int64_t i = 0; i < num_blocks; ++i) {
-        // Measured: one row then reads at the memory's speed, and sixteen rows take 0.4 of the time.
+        // Measured: one row then reads at the memory's speed, and sixteen rows take 0.4 of the time. One row
+        // reads past the caches: what Python needs between two steps stays there (110 -> 60 us a step).
         PELTON_UNROLL for (int line = 0; line < F::kBytes; line += 64)
-            __builtin_prefetch(block + line + 4096);
+            __builtin_prefetch(block + line + 4096, 0, kRows == 1 ? 0 : 3);
         block_step<F, kRows>(block, x, num_blocks, constants, acc);
         block += F::kBytes;
         x += 1;

@@ -1,8 +1,8 @@
 // How the rows of a pass are cut into attention tiles and the tiles into work for threads. Shared by all
 // layers of one shape; made once per pass.
 //
-// Splitting a long context over threads is FlashDecoding's; as in FlashDecoding++ the shape picks the dataflow.
-// Unlike theirs, partial results merge in one fixed order, so the split changes no bit.
+// Splitting a long context over threads is FlashDecoding's; as in FlashDecoding++ the shape picks the
+// dataflow. Unlike theirs, partial results merge in one fixed order, so the split changes no bit.
 #pragma once
 
 #include <algorithm>
