@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pelton.errors import ConfigError
+from pelton.errors import ConfigError, ModelFileError
 from pelton.models.build import build, parameter_count, weight_shapes
 from pelton.models.load import load_model
 from pelton.models.synthetic import SHAPES, parse_synthetic
 from pelton.plan import PlanBuilder, verify
 
+from .cases import CASES, Goldens, context_of, tokens_of
 from .running import logits_of
 
 
@@ -67,9 +71,24 @@ def test_a_small_one_runs() -> None:
 )
 def test_bad_references(reference: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        parse_synthetic(reference)
+        parse_synthetic(reference, lambda folder: SHAPES["llama-1b"])
 
 
 def test_context_beyond_the_shape() -> None:
     with pytest.raises(ConfigError, match="context_length = 9000"):
         load_model("synthetic:llama-135m?layers=1&context=9000")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_any_architecture_from_a_config_alone(case: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(Goldens().config(case)))
+    reference = f"synthetic:{tmp_path}?format=Q8_0&seed=2"
+    model = load_model(reference, context_length=context_of(case))
+    logits = logits_of(model, tokens_of(case)[:5])
+    assert logits.shape == (5, model.shape.vocab_size)
+    assert np.isfinite(logits).all()
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelFileError, match="no/such"):
+        load_model("synthetic:no/such?format=F32")

@@ -74,7 +74,7 @@ def _naming(subject: Path) -> Iterator[None]:
 
 
 def _load_synthetic(reference: str, context_length: int | None) -> LoadedModel:
-    model = parse_synthetic(reference)
+    model = parse_synthetic(reference, lambda folder: _read_folder(folder, context_length)[1])
     wanted = context_length if model.context is None else model.context
     ContextUse(model.decoder.context_length, wanted)  # refuse it before making gigabytes
     return _finish(model.decoder, synthetic_weights(model), wanted, None)
@@ -82,6 +82,15 @@ def _load_synthetic(reference: str, context_length: int | None) -> LoadedModel:
 
 def load_folder(folder: Path, wanted: int | None) -> LoadedModel:
     """A Hugging Face folder: config.json and safetensors."""
+    architecture, decoder = _read_folder(folder, wanted)
+    tensors = open_safetensors(folder)
+    ignored = (*_CONFIG_IGNORED, r"lm_head\.weight|embed_out\.weight") if decoder.tied else _CONFIG_IGNORED
+    parts = architecture.config_parts(decoder, tensors)
+    weights = assemble(str(folder), tensors, parts, _stored(decoder), ignored)
+    return _finish(decoder, weights, wanted, folder)
+
+
+def _read_folder(folder: Path, wanted: int | None) -> tuple[Architecture, Decoder]:
     config = open_config(folder)
     name = config.get_str("model_type")
     known = {key: item for item in ARCHITECTURES for key in item.config_names}
@@ -89,11 +98,7 @@ def load_folder(folder: Path, wanted: int | None) -> LoadedModel:
     with _naming(config.subject):
         decoder = architecture.read_config(config, wanted)
     read_config.refuse_unread(config)
-    tensors = open_safetensors(folder)
-    ignored = (*_CONFIG_IGNORED, r"lm_head\.weight|embed_out\.weight") if decoder.tied else _CONFIG_IGNORED
-    parts = architecture.config_parts(decoder, tensors)
-    weights = assemble(str(folder), tensors, parts, _stored(decoder), ignored)
-    return _finish(decoder, weights, wanted, folder)
+    return architecture, decoder
 
 
 def load_gguf(file: GGUFFile, wanted: int | None = None) -> LoadedModel:

@@ -1,10 +1,15 @@
-"""Models of real shapes with random weights: `synthetic:llama-1b?format=Q4_0&seed=1&context=2048`."""
+"""Models with random weights: `synthetic:llama-1b?format=Q4_0&seed=1&context=2048`.
+
+Some real shapes have names; `synthetic:./folder?format=Q8_0` takes any architecture and size from the
+config.json of a folder that needs to hold nothing else.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import ConfigError, ModelFileError
@@ -83,14 +88,16 @@ class SyntheticModel:
     context: int | None
 
 
-def parse_synthetic(reference: str) -> SyntheticModel:
+def parse_synthetic(reference: str, read_folder: Callable[[Path], Decoder]) -> SyntheticModel:
     """`synthetic:NAME[?option=value&...]` with format (Q4_0), seed (0), context, layers.
 
-    Raises ConfigError for an unknown name, option or value.
+    A NAME with a slash is a folder, whose config.json `read_folder` reads. Raises ConfigError for an
+    unknown name, option or value, and what `read_folder` raises.
     """
     name, _, query = reference.removeprefix(PREFIX).partition("?")
-    if name not in SHAPES:
-        raise ConfigError(f"is not one of {', '.join(SHAPES)}", field="synthetic model", value=name)
+    if name not in SHAPES and "/" not in name:
+        shapes = ", ".join(SHAPES)
+        raise ConfigError(f"is not one of {shapes}, nor a folder", field="synthetic model", value=name)
     options: dict[str, str] = {}
     for item in query.split("&") if query else ():
         found = _OPTION.fullmatch(item)
@@ -99,14 +106,15 @@ def parse_synthetic(reference: str) -> SyntheticModel:
                 "options are format, seed, context and layers, once each", subject=reference, value=item
             )
         options[found[1]] = found[2]
-    decoder = SHAPES[name]
+    decoder = SHAPES[name] if name in SHAPES else read_folder(Path(name))
     layers = _number(reference, options, "layers") or decoder.num_layers
     try:
         chosen = format_named(options.get("format", "Q4_0"))
     except ModelFileError as error:
         raise ConfigError(error.message, subject=reference, field="format", value=error.value) from None
     context = _number(reference, options, "context")
-    decoder = replace(decoder, num_layers=layers, windows=(0,) * layers)
+    windows = (decoder.windows * layers)[:layers]
+    decoder = replace(decoder, num_layers=layers, windows=windows)
     return SyntheticModel(name, decoder, chosen, _number(reference, options, "seed") or 0, context)
 
 
