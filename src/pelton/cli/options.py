@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -100,7 +101,11 @@ class EngineFlags:
 
         with progress_bar(f"fetching {self.model}") as progress:
             store = user_store(offline=self.offline)
-            return LLM(self.model, store=store, progress=progress, **self.settings())
+            llm = LLM(self.model, store=store, progress=progress, **self.settings())
+        # The process is ours: the vocabulary's objects live as long as it, so the collector need not
+        # look at them again and again (13 microseconds of 110 that Python takes a decode step).
+        gc.freeze()
+        return llm
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ class TokenBudgetScheduler:
         refused: list[Sequence] = []
         left = self._budget
         # The running ones as they are now: an earlier one may preempt a later one.
-        for sequence in sorted(self._running, key=_decoding_first):
+        running = self._running if len(self._running) == 1 else sorted(self._running, key=_decoding_first)
+        for sequence in list(running):
             if left > 0 and sequence in self._running:
                 left -= self._plan(sequence, left, planned, refused)
         while self._waiting and left > 0 and len(self._running) < self._max_sequences:
