@@ -16,6 +16,7 @@ ROOMS = [
     "errors",
     "types",
     "config",
+    "terms",
     "settings",
     "quant",
     "plan",

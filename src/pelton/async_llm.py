@@ -16,6 +16,7 @@ from .llm import LLM
 from .outputs import RequestOutput, StreamOutput
 from .request import RequestState
 from .requests import Prompt
+from .terms import ORDINARY, RequestTerms
 
 
 @dataclass
@@ -55,12 +56,16 @@ class AsyncLLM:
         return self._failure is None and self._thread.is_alive()
 
     async def stream(
-        self, prompt: Prompt, sampling_params: SamplingParams | None = None, request_id: str | None = None
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        terms: RequestTerms = ORDINARY,
     ) -> AsyncGenerator[StreamOutput, None]:
         """Pieces of the answer as they come. Raises RequestError, or EngineStoppedError after close."""
         caller = _Caller(asyncio.get_running_loop())
         params = sampling_params or SamplingParams()
-        self._submit(lambda: self._add(caller, prompt, params, request_id))
+        self._submit(lambda: self._add(caller, prompt, params, request_id, terms))
         left = params.n
         try:
             while left:
@@ -74,12 +79,16 @@ class AsyncLLM:
                 self._submit(lambda: self._abort(caller), quiet=True)
 
     async def generate(
-        self, prompt: Prompt, sampling_params: SamplingParams | None = None, request_id: str | None = None
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        terms: RequestTerms = ORDINARY,
     ) -> RequestOutput:
         """The whole answer to one prompt."""
         caller = _Caller(asyncio.get_running_loop())
         params = sampling_params or SamplingParams()
-        self._submit(lambda: self._add(caller, prompt, params, request_id))
+        self._submit(lambda: self._add(caller, prompt, params, request_id, terms))
         left = params.n
         try:
             while left:
@@ -110,12 +119,19 @@ class AsyncLLM:
             self._commands.append(command)
             self._wake.notify()
 
-    def _add(self, caller: _Caller, prompt: Prompt, params: SamplingParams, request_id: str | None) -> None:
+    def _add(
+        self,
+        caller: _Caller,
+        prompt: Prompt,
+        params: SamplingParams,
+        request_id: str | None,
+        terms: RequestTerms,
+    ) -> None:
         if self._failure is not None:
             caller.put(self._stopped())
             return
         try:
-            caller.state = self.llm.requests.add(prompt, params, request_id)
+            caller.state = self.llm.requests.add(prompt, params, request_id, terms)
         except Exception as error:  # whatever a request does wrong, it alone fails
             caller.put(error)
             return

@@ -23,6 +23,7 @@ from .kv import BlockPool, BlockTable, KVArena
 from .sched.budget import Planned, Scheduler, TokenBudgetScheduler
 from .sched.sequence import Sequence
 from .spec.draft import Drafter
+from .terms import ORDINARY, RequestTerms
 from .types import I32
 
 
@@ -87,14 +88,22 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self._sequences)
 
-    def add(self, prompt: I32, params: SamplingParams, tokens: RequestTokens, seed: int) -> list[int]:
+    def add(
+        self,
+        prompt: I32,
+        params: SamplingParams,
+        tokens: RequestTokens,
+        seed: int,
+        terms: RequestTerms = ORDINARY,
+    ) -> list[int]:
         """Queue a request; the ids of its `params.n` sequences. Raises RequestError if it cannot run."""
         vocab = self.executor.plan.vocab_size
         params.validate_for(vocab, self.context_length, len(prompt))
         rules = FinishRules.from_params(params, tokens, self.context_length, len(prompt))
         prompt_list = prompt.tolist()
         group = [
-            self._make(prompt, prompt_list, params, tokens, rules, seed, stream) for stream in range(params.n)
+            self._make(prompt, prompt_list, params, tokens, rules, seed, stream, terms)
+            for stream in range(params.n)
         ]
         group[0].followers = group[1:]
         self.scheduler.add(group[0])
@@ -109,11 +118,12 @@ class Engine:
         rules: FinishRules,
         seed: int,
         stream: int,
+        terms: RequestTerms,
     ) -> Sequence:
         decode = DecodeRequest.from_params(params, tokens, prompt_list, seed, stream)
         table = BlockTable(self.pool, self.kv.copy_block)
         wanted = params.prompt_logprobs if stream == 0 else None
-        sequence = Sequence(self._next_id, prompt, decode, rules, table, prompt_logprobs=wanted)
+        sequence = Sequence(self._next_id, prompt, decode, rules, table, terms, prompt_logprobs=wanted)
         self._sequences[sequence.id] = sequence
         self._next_id += 1
         return sequence

@@ -14,6 +14,7 @@ from .errors import RequestError, TemplateError
 from .loading import LoadedEngine
 from .outputs import StreamOutput
 from .request import RequestState
+from .terms import ORDINARY, RequestTerms
 
 Message = Mapping[str, object]
 Prompt = str | Sequence[int] | Mapping[str, Sequence[int]]
@@ -57,11 +58,18 @@ class Requests:
             continue_final_message=continue_final_message,
         )
 
-    def add(self, prompt: Prompt, params: SamplingParams, request_id: str | None = None) -> RequestState:
+    def add(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        request_id: str | None = None,
+        terms: RequestTerms = ORDINARY,
+    ) -> RequestState:
         """Queue a request. Raises RequestError if the prompt or the parameters cannot be served."""
         text, ids = self._tokens_of(prompt)
         seed = int(self._seeds.integers(2**63)) if params.seed is None else params.seed
-        sequences = self._engine.add(np.array(ids, dtype=np.int32), params, self._meaning(params), seed)
+        tokens = np.array(ids, dtype=np.int32)
+        sequences = self._engine.add(tokens, params, self._meaning(params), seed, terms)
         self._count += 1
         name = request_id or f"request-{self._count}"
         state = RequestState(name, text, ids, params, sequences, self._loaded.tokenizer)

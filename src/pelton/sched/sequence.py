@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 import numpy as np
 
 from ..decode.finish import FinishRules
 from ..decode.request import DecodeRequest
 from ..kv import BlockTable
 from ..spec.draft import Draft
+from ..terms import ORDINARY, RequestTerms
 from ..types import I32, Span
 
 MOST_SCORED_ROWS = 64
@@ -32,6 +35,7 @@ class Sequence:
         decode: DecodeRequest,
         rules: FinishRules,
         table: BlockTable,
+        terms: RequestTerms = ORDINARY,
         *,
         prompt_logprobs: int | None = None,
     ) -> None:
@@ -39,6 +43,8 @@ class Sequence:
         self.decode = decode
         self.rules = rules
         self.table = table
+        self.terms = terms
+        self.arrival = monotonic()
         self.prompt_logprobs = prompt_logprobs
         self.num_prompt = len(prompt)
         self.num_tokens = len(prompt)

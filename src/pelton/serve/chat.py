@@ -54,6 +54,7 @@ class Chat:
             [partial(render, service.prompts, body)],
             body.params(),
             "messages",
+            body.terms(),
         )
 
     async def whole(self) -> ChatCompletion:

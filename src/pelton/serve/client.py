@@ -12,6 +12,7 @@ from typing import Protocol
 from ..async_llm import AsyncLLM
 from ..config import SamplingParams
 from ..outputs import StreamOutput
+from ..terms import ORDINARY, RequestTerms
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class EngineClient(Protocol):
     def facts(self) -> EngineFacts: ...
 
     def stream(
-        self, prompt: Sequence[int], params: SamplingParams, request_id: str
+        self, prompt: Sequence[int], params: SamplingParams, request_id: str, terms: RequestTerms = ORDINARY
     ) -> AsyncGenerator[StreamOutput, None]:
         """Pieces of all `params.n` texts; closing it drops the request and frees its KV blocks.
 
@@ -70,9 +71,9 @@ class InProcessClient:
         self.facts = EngineFacts(core.context_length, core.executor.plan.vocab_size, core.max_num_seqs)
 
     def stream(
-        self, prompt: Sequence[int], params: SamplingParams, request_id: str
+        self, prompt: Sequence[int], params: SamplingParams, request_id: str, terms: RequestTerms = ORDINARY
     ) -> AsyncGenerator[StreamOutput, None]:
-        return self._engine.stream(prompt, params, request_id)
+        return self._engine.stream(prompt, params, request_id, terms)
 
     def load(self) -> EngineLoad:
         core = self._engine.llm.engine

@@ -37,6 +37,7 @@ class TextCompletion:
             [_tokens_of(service.prompts, prompt) for prompt in body.prompts()],
             body.params(),
             "prompt",
+            body.terms(),
         )
         self._offsets: dict[int, OffsetLogprobs] = {}
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ..config import MAX_INTEGER, MAX_LOGPROBS, SamplingParams
 from ..errors import RequestError
+from ..terms import RequestTerms
 
 MAX_PROMPTS = 256
 """Prompts of one /v1/completions request."""
@@ -20,6 +21,10 @@ _DIRECT = (
     "detokenize",
 )
 """Fields that SamplingParams has under the same name; null means its default."""
+
+
+_TERMS = ("priority", "deadline", "program", "cache_salt")
+"""Fields of RequestTerms; the tenant is who the API key says."""
 
 
 class Fields(BaseModel):
@@ -60,6 +65,10 @@ class SamplingFields(Fields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
+    priority: int | None = None
+    deadline: float | None = None
+    program: str | None = None
+    cache_salt: str | None = None
     user: str | None = Field(None, description="Taken for compatibility; nothing is done with it.")
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
@@ -73,6 +82,11 @@ class SamplingFields(Fields):
         given = {name: getattr(self, name) for name in _DIRECT if getattr(self, name) is not None}
         bias = None if self.logit_bias is None else {_token(key): v for key, v in self.logit_bias.items()}
         return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, logit_bias=bias, **given)
+
+    def terms(self) -> RequestTerms:
+        """How the request is treated. Raises RequestError naming field and value."""
+        given = {name: getattr(self, name) for name in _TERMS if getattr(self, name) is not None}
+        return RequestTerms(**given)
 
     @property
     def wants_usage(self) -> bool:

@@ -11,6 +11,7 @@ from time import monotonic, time
 from ..config import SamplingParams
 from ..errors import RequestError
 from ..outputs import StreamOutput
+from ..terms import ORDINARY, RequestTerms
 from .admission import Gate
 from .client import EngineClient
 from .failures import UnknownModelError, renamed
@@ -53,6 +54,7 @@ class Answer:
         prompts: Sequence[Callable[[], Awaitable[list[int]]]],
         params: SamplingParams,
         prompt_field: str,
+        terms: RequestTerms = ORDINARY,
     ) -> None:
         self.params = params
         self.id = request_id
@@ -62,6 +64,7 @@ class Answer:
         self._service = service
         self._prompts = prompts
         self._prompt_field = prompt_field
+        self._terms = terms
 
     @property
     def usage(self) -> Usage:
@@ -89,7 +92,7 @@ class Answer:
         name = self.id if len(self._prompts) == 1 else f"{self.id}-{number}"
         completed = False
         try:
-            async with aclosing(self._service.client.stream(ids, self.params, name)) as stream:
+            async with aclosing(self._service.client.stream(ids, self.params, name, self._terms)) as stream:
                 async for piece in stream:
                     meter.take(piece)
                     if piece.error is not None:
