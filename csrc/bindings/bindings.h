@@ -26,5 +26,6 @@ void bind_errors();
 void bind_core(nb::module_& m);
 void bind_linear(nb::module_& m);
 void bind_runtime(nb::module_& m);
+void bind_sampling(nb::module_& m);
 
 }  // namespace pelton::bindings

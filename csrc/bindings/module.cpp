@@ -8,4 +8,5 @@ NB_MODULE(_native, m) {
     pelton::bindings::bind_core(m);
     pelton::bindings::bind_linear(m);
     pelton::bindings::bind_runtime(m);
+    pelton::bindings::bind_sampling(m);
 }

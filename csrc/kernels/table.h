@@ -9,6 +9,7 @@
 #include "kernels/norm.h"
 #include "kernels/probe.h"
 #include "kernels/rope.h"
+#include "kernels/sample.h"
 
 namespace pelton {
 
@@ -21,6 +22,7 @@ struct KernelTable {
     RopeKernels rope;
     ExpertKernels experts;
     AttentionKernels attention;
+    SampleKernels sample;
 };
 
 #if defined(PELTON_ISA)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .outputs import CompletionOutput as CompletionOutput
     from .outputs import RequestOutput as RequestOutput
     from .outputs import StreamOutput as StreamOutput
+    from .structured import StructuredOutputs as StructuredOutputs
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _HOMES = {
     "CompletionOutput": "outputs",
     "RequestOutput": "outputs",
     "StreamOutput": "outputs",
+    "StructuredOutputs": "structured",
 }
 __all__ = [
     "LLM",
@@ -36,6 +38,7 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "StreamOutput",
+    "StructuredOutputs",
 ]
 
 

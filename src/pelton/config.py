@@ -14,6 +14,7 @@ from itertools import islice
 from numbers import Integral, Real
 
 from .errors import ContextOverflowError, RequestError
+from .structured import StructuredOutputs
 
 SUBJECT = "sampling parameters"
 GREEDY_TEMPERATURE = 1e-5
@@ -93,6 +94,7 @@ class SamplingParams:
     - `max_tokens` None runs to the context limit. `min_tokens` holds back end and stop tokens.
     - `seed` None lets the engine draw one; sequence i of `n` uses random stream i of the seed.
     - `logprobs` k reports the k most likely tokens of the model's own distribution, and the chosen one.
+    - `structured_outputs` is the form that each text must have; end tokens come only where it is complete.
     - `typical_p` and `banned_token_ids` are not vLLM's; they mean what Hugging Face's do.
     """
 
@@ -120,6 +122,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     detokenize: bool = True
+    structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in _INTEGERS:
@@ -146,6 +149,8 @@ class SamplingParams:
         object.__setattr__(self, name, value)
 
     def _check_conflicts(self) -> None:
+        if not isinstance(self.structured_outputs, StructuredOutputs | None):
+            raise _error("structured_outputs", self.structured_outputs, "must be a StructuredOutputs")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise _error("min_tokens", self.min_tokens, f"is above max_tokens {self.max_tokens}")
         if self.is_greedy and self.n > 1:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ from .spec.draft import Drafter
 from .terms import ORDINARY, RequestTerms
 from .types import I32
 
+MOST_DRAFTED = 64
+
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
@@ -38,10 +42,30 @@ class TokenEvent:
     finish: Finish | None = None
     error: PeltonError | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    num_cached: int = 0
+    started: float | None = None
 
     @property
     def is_last(self) -> bool:
         return self.finish is not None or self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """What one step ran: rows of prompts, of one next token each, and of drafts to verify."""
+
+    prefill: int
+    decode: int
+    draft: int
+
+    @property
+    def total(self) -> int:
+        return self.prefill + self.decode + self.draft
+
+
+STEPS_KEPT = 64
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+"""Upper ends of the histogram of rows a step; one more counts what is beyond."""
 
 
 @dataclass
@@ -53,8 +77,19 @@ class EngineStats:
     executor_seconds: float = 0.0
     rows: int = 0
     generated: int = 0
+    drafts: int = 0
     drafted: int = 0
     accepted: int = 0
+    preemptions: int = 0
+    accepted_at: list[int] = field(default_factory=lambda: [0] * MOST_DRAFTED)
+    """How many drafts were accepted at least up to position i."""
+    rows_of_steps: list[int] = field(default_factory=lambda: [0] * (len(ROW_BUCKETS) + 1))
+    recent: deque[StepRows] = field(default_factory=lambda: deque(maxlen=STEPS_KEPT))
+
+    def took(self, rows: StepRows) -> None:
+        """Count a step's rows."""
+        self.recent.append(rows)
+        self.rows_of_steps[bisect_left(ROW_BUCKETS, rows.total)] += 1
 
     @property
     def python_share(self) -> float:
@@ -146,6 +181,7 @@ class Engine:
         schedule = self.scheduler.schedule()
         events = [self._refuse(sequence) for sequence in schedule.refused]
         if schedule.planned:
+            self._count(schedule.planned)
             batch = make_batch([p.sequence.span(p.count) for p in schedule.planned])
             began = perf_counter()
             forward = self.executor.begin(batch, self.kv)
@@ -158,6 +194,22 @@ class Engine:
         self.stats.step_seconds += perf_counter() - start
         return events
 
+    def _count(self, planned: list[Planned]) -> None:
+        prefill = decode = draft = 0
+        for item in planned:
+            sequence = item.sequence
+            if sequence.started is None:
+                sequence.started = monotonic()
+            if sequence.preempted:
+                self.stats.preemptions += sequence.preempted
+                sequence.preempted = 0
+            if sequence.is_decoding:
+                decode += 1
+                draft += item.count - 1
+            else:
+                prefill += item.count
+        self.stats.took(StepRows(prefill, decode, draft))
+
     def check(self) -> None:
         """Assert that KV blocks and references agree; for tests and idle moments."""
         self.pool.check([sequence.table for sequence in self._sequences.values()])
@@ -169,7 +221,7 @@ class Engine:
             # The last token needs no draft, and a draft must not outgrow the context.
             most = sequence.rules.max_tokens - sequence.num_outputs - 1
             if sequence.is_decoding and most > 0:
-                sequence.draft = self.drafter.propose(sequence.tokens, min(most, 64))
+                sequence.draft = self.drafter.propose(sequence.tokens, min(most, MOST_DRAFTED))
 
     def _refuse(self, sequence: Sequence) -> TokenEvent:
         error = OutOfBlocksError(
@@ -247,8 +299,11 @@ class Engine:
         sequence.draft = None
         sequence.computed = first + len(accepted.path)
         sequence.table.shrink(sequence.computed)
+        self.stats.drafts += 1
         self.stats.drafted += len(draft.tokens)
         self.stats.accepted += len(accepted.path)
+        for place in range(len(accepted.path)):
+            self.stats.accepted_at[place] += 1
         return self._take(sequence, accepted.outcomes)
 
     def _forks(self, sequence: Sequence, row: NDArray[np.float32]) -> list[TokenEvent]:
@@ -272,7 +327,17 @@ class Engine:
             sequence.append(outcome.token)
             self.stats.generated += 1
             finish = sequence.rules.check(outcome.token, sequence.num_outputs)
-            events.append(TokenEvent(sequence.id, outcome.token, outcome.logprobs, finish))
+            cached = sequence.num_cached
+            events.append(
+                TokenEvent(
+                    sequence.id,
+                    outcome.token,
+                    outcome.logprobs,
+                    finish,
+                    num_cached=cached,
+                    started=sequence.started,
+                )
+            )
             if finish is not None:
                 self.abort(sequence.id)
                 break

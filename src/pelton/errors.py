@@ -81,5 +81,25 @@ class MemoryBudgetError(PeltonError):
     """What was asked for does not fit the memory budget; raised before allocating."""
 
 
+class NotFiniteError(RequestError):
+    """The model computed NaN for this request, or nothing but -infinity; the request is not at fault."""
+
+
 class EngineStoppedError(PeltonError):
     """The engine was closed or its loop failed; nothing more can be generated."""
+
+
+class EngineRestartingError(EngineStoppedError):
+    """The engine's process ended under this request; another takes its place in `retry_after` seconds."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: int = 1,
+        subject: object = None,
+        field: str | None = None,
+        value: object = None,
+    ) -> None:
+        super().__init__(message, subject=subject, field=field, value=value)
+        self.retry_after = retry_after

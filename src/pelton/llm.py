@@ -118,7 +118,7 @@ class LLM:
 
     def close(self) -> None:
         """Stop the executor's threads and free the model; the LLM cannot be used afterwards."""
-        self.engine.executor.close()
+        self.loaded.close()
 
     def __enter__(self) -> LLM:
         return self

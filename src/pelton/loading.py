@@ -18,6 +18,7 @@ from .settings import EngineSettings
 from .spec.draft import Drafter
 from .text import ChatTemplate, Tokenizer, tokenizer_of
 from .types import BLOCK_SIZE
+from .weights.gguf import open_gguf
 from .weights.store import ModelStore, Progress, ResolvedModel
 
 
@@ -32,6 +33,10 @@ class LoadedEngine:
     template: ChatTemplate | TemplateError | None
     engine: Engine
 
+    def close(self) -> None:
+        """Stop the executor's threads and free the model; the engine cannot be used afterwards."""
+        self.engine.executor.close()
+
 
 def load_engine(
     reference: str,
@@ -44,11 +49,18 @@ def load_engine(
 
     Raises StoreError, ModelFileError, TokenizerError, TemplateError, ConfigError, MemoryBudgetError.
     """
-    resolved = store.resolve(reference, progress)
-    model = load_model(resolved.path or reference, resolved.kind, settings.context_length)
+    return load_resolved(store.resolve(reference, progress), settings, drafter)
+
+
+def load_resolved(
+    resolved: ResolvedModel, settings: EngineSettings, drafter: Drafter | None = None
+) -> LoadedEngine:
+    """Map, pack, and set up KV memory for a model that lies on this machine. Raises as load_engine."""
+    where = resolved.path or resolved.reference
+    model = load_model(where, resolved.kind, settings.context_length)
     context, arena = allocate_kv(model.plan, model.context_length, settings)
     if context != model.context_length:  # memory allows less; some RoPE scalings depend on it
-        model = load_model(resolved.path or reference, resolved.kind, context)
+        model = load_model(where, resolved.kind, context)
     with ThreadPoolExecutor(1) as beside:  # packing weights leaves Python free to read the vocabulary
         text = beside.submit(tokenizer_of, model.source, subject=str(resolved.path))
         executor = make_executor(settings, model.plan, model.weights)
@@ -62,6 +74,17 @@ def load_engine(
         drafter=drafter,
     )
     return LoadedEngine(resolved, model, tokenizer, template, engine)
+
+
+def load_text(resolved: ResolvedModel) -> tuple[Tokenizer | None, ChatTemplate | TemplateError | None]:
+    """Tokenizer and chat template alone, as in a LoadedEngine; nothing stays mapped from the file.
+
+    Raises ModelFileError, UnsupportedModelError, TokenizerError.
+    """
+    if resolved.path is None:
+        return None, None
+    source = resolved.path if resolved.kind == "folder" else open_gguf(resolved.path).metadata
+    return tokenizer_of(source, subject=str(resolved.path))
 
 
 def make_executor(settings: EngineSettings, plan: Plan, weights: Mapping[str, Tensor]) -> Executor:

@@ -56,7 +56,9 @@ class RequestOutput:
 class StreamOutput:
     """What one step added to one of a request's texts. The last has `finished` set, exactly once an index.
 
-    `prompt_logprobs` come with the first piece of index 0, where they were asked for.
+    `prompt_logprobs` come with the request's first piece, where they were asked for. `num_cached_tokens`:
+    how many of the prompt's tokens were not computed for this request, since a cache had them. `started`:
+    when its first step began, on `time.monotonic`'s clock.
     """
 
     index: int
@@ -68,3 +70,5 @@ class StreamOutput:
     stop_reason: int | str | None = None
     error: PeltonError | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    num_cached_tokens: int = 0
+    started: float | None = None

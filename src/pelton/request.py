@@ -51,6 +51,8 @@ class SequenceText:
             output.finish_reason,
             output.stop_reason,
             output.error,
+            num_cached_tokens=event.num_cached,
+            started=event.started,
         )
 
     def snapshot(self) -> CompletionOutput:
@@ -140,6 +142,7 @@ class RequestState:
         is_first = metrics.first_token_time is None and event.token is not None
         if is_first:
             metrics.first_token_time = monotonic()
+            self._output.num_cached_tokens = event.num_cached
         delta = self._texts[event.sequence].take(event)
         if is_first and self._output.prompt_logprobs is not None:
             delta = replace(delta, prompt_logprobs=tuple(self._output.prompt_logprobs))

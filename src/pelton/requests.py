@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import SamplingParams
+from .decode.grammar import Grammar, GrammarCompiler
 from .decode.processor import RequestTokens
 from .errors import RequestError, TemplateError
 from .loading import LoadedEngine
 from .outputs import StreamOutput
 from .request import RequestState
+from .structured import StructuredOutputs
 from .terms import ORDINARY, RequestTerms
+from .text.grammar_tokens import grammar_vocabulary
 
 Message = Mapping[str, object]
 Prompt = str | Sequence[int] | Mapping[str, Sequence[int]]
@@ -37,6 +40,7 @@ class Requests:
         self._states: dict[int, RequestState] = {}
         self._seeds = np.random.Generator(np.random.Philox(secrets.randbits(63) if seed is None else seed))
         self._count = 0
+        self._compiler: GrammarCompiler | None = None
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text; special tokens spelled out in it stay text."""
@@ -116,10 +120,21 @@ class Requests:
         tokenizer = self._loaded.tokenizer
         vocab = self._engine.executor.plan.vocab_size
         if tokenizer is None:
+            if params.structured_outputs is not None:
+                raise RequestError("needs a tokenizer; this model has none", field="structured_outputs")
             return RequestTokens(vocab)
         spellings = {
             tuple(tokenizer.encode(spelling, add_special=False))
             for word in params.bad_words
             for spelling in (word, f" {word}")
         }
-        return RequestTokens(vocab, tuple(sorted(tokenizer.end_ids)), tuple(sorted(spellings - {()})))
+        ends, bad_words = tuple(sorted(tokenizer.end_ids)), tuple(sorted(spellings - {()}))
+        grammar = None if params.structured_outputs is None else self._grammar(params.structured_outputs)
+        return RequestTokens(vocab, ends, bad_words, grammar)
+
+    def _grammar(self, wanted: StructuredOutputs) -> Grammar:
+        if self._compiler is None:
+            assert self._loaded.tokenizer is not None
+            vocab = self._engine.executor.plan.vocab_size
+            self._compiler = GrammarCompiler(grammar_vocabulary(self._loaded.tokenizer, vocab))
+        return self._compiler.compile(wanted)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from pelton.cli.bench.latency import tests_of as parse_tests
+from pelton.cli.bench.report import render
+from pelton.cost.batches import BatchSpeed
 from pelton.errors import ConfigError
 
 from .calling import call, call_json, environment
@@ -105,3 +108,45 @@ def test_throughput_of_prompts_from_a_file(tmp_path: Path, real_model_path: Path
     assert result.stdout.startswith("ceiling: ")
     path.write_text("\n \n")
     assert "holds no prompt" in call(*arguments, env=env).stderr
+
+
+def test_a_report_is_one_page_without_other_files(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    result = call(
+        *("bench", "report", "-m", MODEL, "-d", "0", "-r", "1", "-t", "1", "-np", "2", "-o", str(page)),
+        env=environment(tmp_path),
+    )
+    assert result.exit_code == 0, result.stderr
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == 4
+    for word in ("pp512", "tg64", "matrix products", "waiting for other threads"):
+        assert word in text
+    references = re.findall(r'(?:src|href)="(?!#)([^"]*)"', text)
+    assert references == []
+
+
+def test_names_in_a_report_are_text(tmp_path: Path) -> None:
+    part = {"name": "<b>", "share": 0.5, "seconds": 1.0, "limit": None, "rate": None, "peak": None}
+    document = {
+        "pelton": "0",
+        "setup": {
+            **{"model": "<script>", "format": "F", "backend": "b", "threads": 1, "model_bytes": 1},
+            **{"load_to_first_token_seconds": 1.0, "python_share": 0.1, "peak_memory_bytes": 1},
+        },
+        "machine": {"processor": "p", "bandwidth": [(1 << 20, 1e10)], "int8": 1.0, "bf16": 1.0, "f32": 1.0},
+        "tests": [
+            {
+                "test": "pp1",
+                "avg_ts": 1.0,
+                "stddev_ts": 0.0,
+                "ceiling_ts": 2.0,
+                "share": 0.5,
+                "limit": "memory",
+            }
+        ],
+        "profiles": {"pp1": [part]},
+    }
+    page = render(document, [BatchSpeed(1, 8, 1.0, 2.0, "memory")], "2026-01-01")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "<td><b>" not in page

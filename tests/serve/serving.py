@@ -1,9 +1,9 @@
-"""A real server on a free port of 127.0.0.1, in a thread of the test's process."""
+"""A real server on a free port of 127.0.0.1: HTTP in a thread of the test's process, the engine in its own."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,14 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from pelton import LLM
 from pelton.serve.generation import Service
+from pelton.serve.process import WorkerCommand, worker_command
+from pelton.serve.served import in_worker
 from pelton.serve.server import Server, make_service
 from pelton.serve.settings import ServerSettings
+from pelton.serve.supervisor import EngineProcess
+from pelton.settings import EngineSettings
+from pelton.weights.store import default_store
 
 NAME = "smol"
 CONTEXT = 1024
@@ -24,9 +28,9 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Served:
-    """A running server, its engine, and clients for it."""
+    """A running server, its engine's client, and clients for it."""
 
-    llm: LLM
+    engine: EngineProcess
     service: Service
     server: Server
     url: str
@@ -35,26 +39,58 @@ class Served:
     def openai(self, key: str = "none") -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
 
+    def until(self, holds: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+        """Whether something comes to hold in time."""
+        pause = threading.Event()
+        for _ in range(int(seconds * 100)):
+            if holds():
+                return True
+            pause.wait(0.01)
+        return holds()
+
     def free_blocks(self) -> tuple[int, int]:
         """Free KV blocks and all of them, once the engine has nothing to do."""
-        engine = self.llm.engine
-        done = threading.Event()
-        for _ in range(int(PATIENCE * 100)):
-            if not engine.has_work:
-                break
-            done.wait(0.01)
-        engine.check()
-        return engine.pool.num_free, engine.pool.num_blocks
+        self.until(lambda: self._is_idle)
+        load = self.engine.load()
+        return load.kv_free, load.kv_blocks
+
+    @property
+    def _is_idle(self) -> bool:
+        load = self.engine.load()
+        return not (load.running or load.waiting or self.service.gate.under_way)
 
 
 @contextmanager
 def serving(
-    model: Path, *, max_num_seqs: int = 32, kv_memory: int = 256 << 20, **settings: Any
+    model: Path | str,
+    *,
+    max_num_seqs: int = 32,
+    kv_memory: int = 256 << 20,
+    context: int = CONTEXT,
+    command: WorkerCommand = worker_command,
+    **settings: Any,
 ) -> Iterator[Served]:
     """Serve a model with these ServerSettings until the block ends."""
-    llm = LLM(str(model), context_length=CONTEXT, threads=1, max_num_seqs=max_num_seqs, kv_memory=kv_memory)
     chosen = ServerSettings(**{"served_model_name": NAME, "port": 0, "grace_seconds": 0.0, **settings})
-    service = make_service(llm, chosen)
+    engine = EngineSettings(
+        threads=1, context_length=context, max_num_seqs=max_num_seqs, kv_memory=kv_memory
+    )
+    loaded = in_worker(
+        default_store().resolve(str(model)), engine, stall_seconds=chosen.stall_seconds, command=command
+    )
+    client = loaded.client
+    assert isinstance(client, EngineProcess)
+    try:
+        service = make_service(loaded, chosen)
+        with running(service) as (server, url), httpx.Client(base_url=url, timeout=PATIENCE) as http:
+            yield Served(client, service, server, url, http)
+    finally:
+        client.kill()
+
+
+@contextmanager
+def running(service: Service) -> Iterator[tuple[Server, str]]:
+    """A server in a thread, and its address."""
     started = threading.Event()
     addresses: list[str] = []
 
@@ -67,8 +103,7 @@ def serving(
     thread.start()
     try:
         assert started.wait(PATIENCE)
-        with httpx.Client(base_url=addresses[0], timeout=PATIENCE) as http:
-            yield Served(llm, service, server, addresses[0], http)
+        yield server, addresses[0]
     finally:
         server.should_exit = True
         thread.join(PATIENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -219,7 +220,7 @@ def test_tokenize_and_detokenize(served: Served) -> None:
     assert reply["max_model_len"] == CONTEXT
     assert served.http.post("/detokenize", json={"tokens": reply["tokens"]}).json() == {"prompt": text}
     chat = served.http.post("/tokenize", json={"messages": CHAT}).json()
-    assert chat["tokens"] == served.llm.requests.render(CHAT)
+    assert chat["tokens"] == asyncio.run(served.service.prompts.render(CHAT))
 
 
 def test_metrics_count_and_answer_to_both_names(served: Served, client: OpenAI) -> None:

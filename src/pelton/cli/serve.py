@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note
+from .console import note, progress_bar
 from .options import EngineFlags
+
+if TYPE_CHECKING:
+    from ..serve.served import ServedModel
 
 
 def serve(
@@ -53,8 +57,22 @@ def serve(
         api_key=api_key,
         max_queue=max_queue,
     )
-    service = make_service(engine.open(), settings)
+    model = _start(engine, settings.stall_seconds)
+    service = make_service(model, settings)
     run_server(Server(service, lambda address: note(f"serving {settings.served_model_name} at {address}")))
+
+
+def _start(engine: EngineFlags, stall_seconds: float) -> ServedModel:
+    """The model, fetched first if need be, in a process of its own."""
+    from ..llm import settings_from
+    from ..serve.served import in_worker
+    from .home import user_store
+
+    with progress_bar(f"fetching {engine.model}") as progress:
+        resolved = user_store(offline=engine.offline).resolve(engine.model, progress)
+    model = in_worker(resolved, settings_from(engine.settings()), stall_seconds=stall_seconds)
+    gc.freeze()  # the vocabulary's objects live as long as the process
+    return model
 
 
 def _name_of(reference: str) -> str:

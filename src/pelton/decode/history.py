@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .grammar import GrammarState
+
 TokenIds = NDArray[np.intp]
 Counts = NDArray[np.int32]
 
@@ -15,14 +17,18 @@ class TokenHistory:
     """Prompt and output tokens of one sequence; forks, and rolls back like the KV of rejected drafts.
 
     `push` is O(1), `rollback` O(tokens dropped), `fork` O(output). The distinct tokens and their
-    counts are only kept from the first call of `seen` on, which reads prompt and output once.
+    counts are only kept from the first call of `seen` on, which reads prompt and output once. `grammar`
+    is the state of the output in the request's grammar, if it has one.
     """
 
-    __slots__ = ("_output", "_prompt", "_seen")
+    __slots__ = ("_output", "_prompt", "_seen", "grammar")
 
-    def __init__(self, prompt: Sequence[int], output: Sequence[int] = ()) -> None:
+    def __init__(
+        self, prompt: Sequence[int], output: Sequence[int] = (), grammar: GrammarState | None = None
+    ) -> None:
         self._prompt = prompt
         self._output = list(output)
+        self.grammar = grammar
         self._seen: _SeenTokens | None = None
 
     @property
@@ -43,10 +49,14 @@ class TokenHistory:
         self._output.append(token)
         if self._seen is not None:
             self._seen.push(token)
+        if self.grammar is not None:
+            self.grammar.push(token)
 
     def rollback(self, num_outputs: int) -> None:
         """Forget output tokens until `num_outputs` are left."""
         assert 0 <= num_outputs <= len(self._output)
+        if self.grammar is not None:
+            self.grammar.rollback(len(self._output) - num_outputs)
         while len(self._output) > num_outputs:
             token = self._output.pop()
             if self._seen is not None:
@@ -54,7 +64,8 @@ class TokenHistory:
 
     def fork(self) -> TokenHistory:
         """An independent history with the same tokens; the prompt is shared, it never changes."""
-        twin = TokenHistory(self._prompt, self._output)
+        grammar = None if self.grammar is None else self.grammar.fork()
+        twin = TokenHistory(self._prompt, self._output, grammar)
         twin._seen = None if self._seen is None else self._seen.copy()
         return twin
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError
+from ..errors import NotFiniteError
 from .order import top_order
 from .processor import Logits
 
@@ -29,8 +29,8 @@ TokenLogprobs = dict[int, Logprob]
 """Token id -> Logprob: the chosen token first, then the most likely ones in order."""
 
 
-def not_finite() -> RequestError:
-    return RequestError("logits are not finite: the model computed NaN, or ruled out every token")
+def not_finite() -> NotFiniteError:
+    return NotFiniteError("logits are not finite: the model computed NaN, or ruled out every token")
 
 
 def token_logprobs(logits: Logits, token: int, num_top: int) -> TokenLogprobs:

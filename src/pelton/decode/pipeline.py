@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..config import SamplingParams
+from .grammar_mask import GrammarMask
 from .masks import AllowedTokens, BadWords, BannedTokens, LogitBias, MinTokens
 from .min_p import MinP
 from .penalties import CountPenalty, RepetitionPenalty
@@ -21,6 +22,7 @@ from .typical_p import TypicalP
 Build = Callable[[SamplingParams, RequestTokens], Processor | None]
 
 ALWAYS: tuple[Build, ...] = (
+    GrammarMask.from_params,
     AllowedTokens.from_params,
     BannedTokens.from_params,
     BadWords.from_params,

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .grammar import Grammar
 from .history import TokenHistory
 
 Logits = NDArray[np.float32]
@@ -33,12 +34,13 @@ class RequestTokens:
     """What a request's settings mean in one model's tokens.
 
     `end_token_ids` end a text (the model's EOS and its kin); `bad_sequences` are the spellings in
-    tokens of the request's bad words.
+    tokens of the request's bad words. `grammar` is its `structured_outputs`, compiled.
     """
 
     vocab_size: int
     end_token_ids: tuple[int, ...] = ()
     bad_sequences: tuple[tuple[int, ...], ...] = ()
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         assert self.vocab_size > 0

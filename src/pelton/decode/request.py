@@ -37,7 +37,9 @@ class DecodeRequest:
     ) -> DecodeRequest:
         """Sequence `stream` of a request; `seed` is the request's, or one the engine drew for it."""
         processors = build_processors(params, tokens)
-        return cls(processors, params.is_greedy, seed, stream, params.logprobs, TokenHistory(prompt))
+        grammar = None if tokens.grammar is None else tokens.grammar.start()
+        history = TokenHistory(prompt, grammar=grammar)
+        return cls(processors, params.is_greedy, seed, stream, params.logprobs, history)
 
     @property
     def is_plain(self) -> bool:

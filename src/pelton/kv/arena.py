@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,30 @@ class KVLayout:
         return self.shape.elements_per_token * BLOCK_SIZE * np.dtype(self.dtype).itemsize
 
 
+@dataclass(frozen=True)
+class SavedBlocks:
+    """A copy of some blocks' contents, in order: keys [n, L, K, D, 32], values [n, L, K, 32, D]."""
+
+    keys: NDArray[np.generic]
+    values: NDArray[np.generic]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+def runs_of(blocks: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(index, first block, count) of each stretch of neighbouring block numbers: one copy serves it."""
+    start = 0
+    for index in range(1, len(blocks) + 1):
+        if index == len(blocks) or blocks[index] != blocks[index - 1] + 1:
+            yield start, blocks[start], index - start
+            start = index
+
+
 class KVArena:
     """Two arrays over all blocks. Starts zeroed; a reused block holds stale but finite numbers.
 
@@ -60,6 +84,22 @@ class KVArena:
         """Copy all layers of one block: what copy-on-write does."""
         self.keys[target] = self.keys[source]
         self.values[target] = self.values[source]
+
+    def save(self, blocks: Sequence[int]) -> SavedBlocks:
+        """A copy of these blocks; contiguous ones are copied together (FastSwitch's block groups)."""
+        keys = np.empty((len(blocks), *self.keys.shape[1:]), self.keys.dtype)
+        values = np.empty((len(blocks), *self.values.shape[1:]), self.values.dtype)
+        for at, first, count in runs_of(blocks):
+            keys[at : at + count] = self.keys[first : first + count]
+            values[at : at + count] = self.values[first : first + count]
+        return SavedBlocks(keys, values)
+
+    def restore(self, blocks: Sequence[int], saved: SavedBlocks) -> None:
+        """Write what `save` returned into these blocks, in order: the same bits."""
+        assert len(blocks) == len(saved)
+        for at, first, count in runs_of(blocks):
+            self.keys[first : first + count] = saved.keys[at : at + count]
+            self.values[first : first + count] = saved.values[at : at + count]
 
     def move_slots(self, table: I32, sources: Sequence[int], first: int) -> None:
         """Move a draft tree's accepted rows, slots `sources` (ascending), to first, first + 1, ..."""

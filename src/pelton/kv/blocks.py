@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -15,16 +16,41 @@ def blocks_for(slots: int) -> int:
     return -(-slots // BLOCK_SIZE)
 
 
+class Keeper(Protocol):
+    """Who keeps blocks that no table refers to (a prefix cache), and is told what becomes of them."""
+
+    def rest(self, block: int) -> None:
+        """The last table let go of a kept block."""
+
+    def wake(self, block: int) -> None:
+        """A table refers to a resting block again."""
+
+    def give_up(self) -> None:
+        """Stop keeping at least one resting block. Called only while one rests."""
+
+    def withdraw(self, block: int) -> None:
+        """Stop keeping this block, which a table refers to."""
+
+
 class BlockPool:
-    """Hands out block numbers 0..count-1; a block is free when nobody refers to it."""
+    """Hands out block numbers 0..count-1. A block is free when nobody refers to it; one that is kept rests
+    instead, and is given up when it is wanted: `num_free` counts both."""
 
     def __init__(self, count: int) -> None:
         self._references = [0] * count
         self._free = list(range(count - 1, -1, -1))
+        self._kept = bytearray(count)
+        self._num_resting = 0
+        self.keeper: Keeper | None = None
 
     @property
     def num_free(self) -> int:
-        return len(self._free)
+        return len(self._free) + self._num_resting
+
+    @property
+    def num_resting(self) -> int:
+        """Blocks that hold something worth keeping and can be had at once."""
+        return self._num_resting
 
     @property
     def num_blocks(self) -> int:
@@ -33,33 +59,82 @@ class BlockPool:
     def take(self) -> int:
         """A free block with one reference; OutOfBlocksError if none is left."""
         if not self._free:
-            raise OutOfBlocksError(f"all {self.num_blocks} KV blocks are in use")
+            if not self._num_resting or self.keeper is None:
+                raise OutOfBlocksError(f"all {self.num_blocks} KV blocks are in use")
+            self.keeper.give_up()
         block = self._free.pop()
         self._references[block] = 1
         return block
 
     def share(self, block: int) -> None:
-        assert self._references[block] > 0
+        """One reference more to a block that is in use or rests."""
+        if self._references[block] == 0:
+            assert self._kept[block]
+            assert self.keeper is not None
+            self._num_resting -= 1
+            self.keeper.wake(block)
         self._references[block] += 1
 
     def drop(self, block: int) -> None:
-        """Give one reference back; the block is free after the last."""
+        """Give one reference back; after the last the block is free, or rests if it is kept."""
         assert self._references[block] > 0
         self._references[block] -= 1
         if self._references[block] == 0:
+            self._retire(block)
+
+    def _retire(self, block: int) -> None:
+        if self._kept[block]:
+            assert self.keeper is not None
+            self._num_resting += 1
+            self.keeper.rest(block)
+        else:
             self._free.append(block)
 
-    def is_shared(self, block: int) -> bool:
-        return self._references[block] > 1
+    def keep(self, block: int) -> None:
+        """The keeper wants this block, which a table refers to, when its tables let go."""
+        assert self._references[block] > 0
+        assert not self._kept[block]
+        self._kept[block] = 1
 
-    def check(self, tables: list[BlockTable]) -> None:
+    def unkeep(self, block: int) -> None:
+        """The keeper wants it no more; a resting block is free now."""
+        assert self._kept[block]
+        self._kept[block] = 0
+        if self._references[block] == 0:
+            self._num_resting -= 1
+            self._free.append(block)
+
+    def reclaim(self, block: int) -> bool:
+        """Have a kept block, which one table refers to, for that table alone; False if others use it."""
+        if not self._kept[block] or self._references[block] > 1 or self.keeper is None:
+            return False
+        self.keeper.withdraw(block)
+        return True
+
+    def is_shared(self, block: int) -> bool:
+        """Whether a table must copy it before it writes."""
+        return self._references[block] > 1 or self._kept[block] == 1
+
+    def is_kept(self, block: int) -> bool:
+        return self._kept[block] == 1
+
+    def rests(self, block: int) -> bool:
+        return self._kept[block] == 1 and self._references[block] == 0
+
+    def check(self, tables: Sequence[BlockTable]) -> None:
         """Assert that the tables account for every reference: called when the engine idles."""
         counts = [0] * self.num_blocks
         for table in tables:
             for block in table.blocks:
                 counts[block] += 1
         assert counts == self._references, "KV reference counts do not match the tables"
-        assert len(self._free) == counts.count(0)
+        idle = [block for block, count in enumerate(counts) if count == 0]
+        assert sorted(self._free) == [block for block in idle if not self._kept[block]]
+        assert self._num_resting == sum(self._kept[block] for block in idle)
+
+    def check_kept(self, blocks: Iterable[int]) -> None:
+        """Assert that these blocks are the kept ones, and no others."""
+        assert sorted(blocks) == [block for block, kept in enumerate(self._kept) if kept]
 
 
 class BlockTable:
@@ -88,6 +163,8 @@ class BlockTable:
         needed = max(0, blocks_for(end) - len(self.blocks)) + len(shared)
         if needed == 0:
             return
+        if needed > self._pool.num_free and any([self._pool.reclaim(self.blocks[i]) for i in shared]):
+            return self.prepare(start, end)
         if needed > self._pool.num_free:
             raise OutOfBlocksError(f"{needed} KV blocks needed, {self._pool.num_free} free")
         for index in shared:
@@ -99,6 +176,17 @@ class BlockTable:
         while len(self.blocks) < blocks_for(end):
             self.blocks.append(self._pool.take())
             self._array = None
+
+    def put(self, index: int, block: int) -> None:
+        """Refer to a block that is in use or rests, in place of an own one or as the next."""
+        assert index <= len(self.blocks)
+        self._pool.share(block)
+        if index < len(self.blocks):
+            self._pool.drop(self.blocks[index])
+            self.blocks[index] = block
+        else:
+            self.blocks.append(block)
+        self._array = None
 
     def shrink(self, slots: int) -> None:
         """Roll back: keep only the blocks that the first `slots` slots need."""

@@ -1,50 +1,48 @@
-"""The default scheduler: one token budget a step, running sequences first, prompts fill what is left."""
+"""The scheduler: one token budget a step, shared out in the order that a policy gives."""
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import islice
+from time import monotonic
 
-from ..errors import OutOfBlocksError
-from ..kv import BlockPool, blocks_for
+from ..kv import BlockPool
+from ..types import BLOCK_SIZE
+from .first_come import FirstComeFirstServed
+from .memory import Claims
+from .policy import Policy, Rank, next_slots
+from .preemption import Preemption, Recompute
+from .protocol import Planned, Schedule, Scheduler
+from .queue import WaitingQueue
+from .rates import StepRates
 from .sequence import Sequence
 
+__all__ = ["Planned", "Schedule", "Scheduler", "TokenBudgetScheduler"]
 
-@dataclass(frozen=True)
-class Planned:
-    """A sequence and how many of its missing rows run in this step."""
+MOST_PREEMPTIONS = 4
+"""A sequence loses its KV at most so often; the last time it starts it gets all the blocks it may need."""
+PAUSED_STEPS = 8
+"""Every so many steps the resident that has not run for longest gets a place, whatever its rank."""
 
-    sequence: Sequence
-    count: int
+_Place = tuple[Rank, int, Sequence]
+_BEST: Rank = ()
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """What runs; and sequences that cannot run at all because the KV arena is too small for them."""
-
-    planned: list[Planned]
+@dataclass
+class _Step:
+    left: int
+    planned: list[Planned] = field(default_factory=list)
     refused: list[Sequence] = field(default_factory=list)
 
-
-class Scheduler(Protocol):
-    """Owns the queues. Every sequence added leaves through `remove` or a refusal."""
-
-    def add(self, sequence: Sequence) -> None: ...
-
-    def adopt(self, sequence: Sequence) -> None:
-        """Take over a fork of a running sequence: it runs at once, its KV exists already."""
-
-    def remove(self, sequence: Sequence) -> None: ...
-
-    def schedule(self) -> Schedule:
-        """Pick this step's rows and prepare their KV slots; may preempt."""
-
-    @property
-    def running(self) -> list[Sequence]: ...
-
-    @property
-    def num_waiting(self) -> int: ...
+    def take_back(self, sequence: Sequence) -> None:
+        """Undo the plan of a sequence that loses its blocks."""
+        for item in self.planned:
+            if item.sequence is sequence:
+                self.planned.remove(item)
+                self.left += item.count
+                return
 
 
 class TokenBudgetScheduler:
@@ -55,19 +53,42 @@ class TokenBudgetScheduler:
     composes chunks in the same way. Iteration-level admission is Orca's continuous batching and
     "Flover"'s fusion of decode steps over time.
 
-    Promise: exact = True (a chunk's rows are the same bits as the whole prompt's); running sequences
-    are never held up by a prompt, and each step runs at most `budget` rows. First come, first served;
-    when blocks run out the newest running sequence is preempted and computed again later.
+    Residents hold KV blocks, the others wait. A step first lets better waiting sequences take the places
+    and blocks of worse residents (preemptive policies only; a resident without a place keeps its KV), then
+    plans decoding residents, then prompts, then admits who waits as far as rows and blocks allow.
+
+    Promise: exact = True (a chunk's rows are the same bits as the whole prompt's); decoding sequences are
+    never held up by a prompt; each step runs at most `budget` rows. It never stands still: the best
+    resident may take any other's blocks, except those of a sequence that was preempted so often that it
+    holds a firm claim on all it can need, and that one runs to its end.
     """
 
     exact = True
 
-    def __init__(self, pool: BlockPool, max_sequences: int, budget: int) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        max_sequences: int,
+        budget: int,
+        policy: Policy | None = None,
+        preemption: Preemption | None = None,
+        rates: StepRates | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._pool = pool
         self._max_sequences = max_sequences
         self._budget = budget
-        self._waiting: deque[Sequence] = deque()
+        self._policy: Policy = policy or FirstComeFirstServed()
+        self._preemption: Preemption = preemption or Recompute()
+        self._rates = rates or StepRates()
+        self._clock = clock
+        self._now = clock()
+        self._claims = Claims(pool)
+        self._waiting = WaitingQueue(self._rank)
         self._running: list[Sequence] = []
+        self._last_ran: dict[int, int] = {}
+        self._steps = 0
+        self._starts = 0
 
     @property
     def running(self) -> list[Sequence]:
@@ -78,87 +99,212 @@ class TokenBudgetScheduler:
         return len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        self._waiting.append(sequence)
+        self._now = self._clock()
+        self._policy.added(sequence, self._now)
+        self._waiting.add(sequence)
 
     def adopt(self, sequence: Sequence) -> None:
+        self._policy.added(sequence, self._clock())
         self._running.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence wherever it is; its blocks are free afterwards."""
         if sequence in self._running:
             self._running.remove(sequence)
+            self._forget(sequence)
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
+            self._forget(sequence)
         sequence.table.release()
 
+    def observe(self, rows: int, seconds: float) -> None:
+        self._rates.observe(rows, seconds)
+
     def schedule(self) -> Schedule:
-        planned: list[Planned] = []
-        refused: list[Sequence] = []
-        left = self._budget
-        # The running ones as they are now: an earlier one may preempt a later one.
-        running = self._running if len(self._running) == 1 else sorted(self._running, key=_decoding_first)
-        for sequence in list(running):
-            if left > 0 and sequence in self._running:
-                left -= self._plan(sequence, left, planned, refused)
-        while self._waiting and left > 0 and len(self._running) < self._max_sequences:
-            sequence = self._waiting[0]
-            if self._needed(sequence) > self._pool.num_free:
-                if not self._running and not planned:
-                    refused.append(self._waiting.popleft())
-                    continue
-                break
-            self._running.append(self._waiting.popleft())
-            left -= self._plan(sequence, left, planned, refused)
-        return Schedule(planned, refused)
+        self._now = self._clock()
+        self._steps += 1
+        step = _Step(self._budget)
+        if self._policy.restless:
+            self._waiting.rank_again()
+        if self._policy.preemptive:
+            order = self._order()
+            self._displace(order)
+            residents = [sequence for _, _, sequence in order]
+            self._plan_all(self._with_a_place(residents), step)
+        else:
+            residents = self._running
+            self._plan_all(list(residents), step)
+        self._admit(step)
+        self._plan_idle(residents, step)
+        if self._policy.preemptive:
+            self._preemption.anticipate(reversed(residents))
+            self._last_ran.update((item.sequence.id, self._steps) for item in step.planned)
+        self._policy.ran(step.planned, self._now)
+        return Schedule(step.planned, step.refused)
 
-    def _needed(self, sequence: Sequence) -> int:
-        """Blocks to hold a waiting sequence's tokens and one more."""
-        return blocks_for(sequence.num_tokens + 1)
+    def _rank(self, sequence: Sequence) -> Rank:
+        return self._policy.rank(sequence, self._now)
 
-    def _plan(self, sequence: Sequence, left: int, planned: list[Planned], refused: list[Sequence]) -> int:
-        """Prepare a sequence's next rows, preempting newer ones if blocks run out; rows planned."""
-        if sequence.missing > left:
-            sequence.draft = None  # a draft runs whole or not at all
-        count = min(sequence.missing, left, sequence.most_rows)
-        while True:
-            try:
-                sequence.table.prepare(sequence.computed, sequence.computed + count)
-                break
-            except OutOfBlocksError:
-                if sequence.draft is not None:
-                    sequence.draft = None
-                    count = min(sequence.missing, left, sequence.most_rows)
-                    continue
-                victim = self._victim(sequence, planned)
-                if victim is None:
-                    return self._give_up(sequence, planned, refused)
-                self._preempt(victim)
-        planned.append(Planned(sequence, count))
-        return count
+    def _order(self) -> list[_Place]:
+        """The residents, best first."""
+        return sorted((self._rank(sequence), sequence.id, sequence) for sequence in self._running)
 
-    def _victim(self, sequence: Sequence, planned: list[Planned]) -> Sequence | None:
-        """The newest running sequence after `sequence` that is not part of this step yet."""
-        busy = {id(p.sequence) for p in planned}
-        place = self._running.index(sequence)
-        for other in reversed(self._running[place + 1 :]):
-            if id(other) not in busy:
-                return other
+    # Who gets a place
+
+    def _displace(self, order: list[_Place]) -> None:
+        """Start waiting sequences that are better than a resident, or than what has a place."""
+        while self._waiting:
+            by_age = self._is_turn_of_age()
+            sequence, rank = self._waiting.best()
+            if by_age:
+                sequence, rank = self._waiting.longest_waiting(), _BEST
+            ahead = [s for r, _, s in order[: self._max_sequences] if s.is_decoding or r <= rank]
+            if len(order) >= self._max_sequences and rank >= order[self._max_sequences - 1][0]:
+                return
+            if sum(min(s.missing, self._budget) for s in ahead) >= self._budget:
+                return
+            slots = self._slots(sequence)
+            if slots is None or not self._make_room(sequence, slots, rank, order, None):
+                return
+            self._start(sequence, slots)
+            insort(order, (rank, sequence.id, sequence))
+
+    def _with_a_place(self, residents: list[Sequence]) -> list[Sequence]:
+        """The best residents; now and then the last place goes to who has been paused for longest."""
+        most = self._max_sequences
+        if len(residents) <= most or self._steps % PAUSED_STEPS:
+            return residents[:most]
+        longest = min(residents[most - 1 :], key=lambda s: self._last_ran.get(s.id, 0))
+        return [*residents[: most - 1], longest]
+
+    def _admit(self, step: _Step) -> None:
+        while self._waiting and step.left > 0 and len(self._running) < self._max_sequences:
+            found = self._fitting(step)
+            if found is None:
+                return
+            sequence, slots = found
+            self._start(sequence, slots)
+            self._plan(sequence, step)
+
+    def _fitting(self, step: _Step) -> tuple[Sequence, int] | None:
+        """The waiting sequence to start next, and its slots. What can never run is refused on the way."""
+        if self._is_turn_of_age():
+            candidates: Iterable[Sequence] = [self._waiting.longest_waiting()]
+        else:
+            candidates = list(self._waiting.ordered(self._policy.tries))
+        for sequence in candidates:
+            slots = self._slots(sequence)
+            if slots is not None and self._claims.lacking(sequence, slots) <= 0:
+                return sequence, slots
+            if not self._running and self._claims.lacking(sequence, next_slots(sequence)) > 0:
+                self._waiting.remove(sequence)
+                self._refuse(sequence, step)
+                return self._fitting(step) if self._waiting else None
         return None
 
-    def _give_up(self, sequence: Sequence, planned: list[Planned], refused: list[Sequence]) -> int:
-        """Nobody newer to preempt: wait if others still run, else it can never fit."""
-        others = [s for s in self._running if s is not sequence]
-        if others:
-            self._preempt(sequence)
-        else:
-            self._running.remove(sequence)
-            refused.append(sequence)
-        return 0
+    def _is_turn_of_age(self) -> bool:
+        every = self._policy.by_age
+        return every > 0 and self._starts % every == every - 1
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _slots(self, sequence: Sequence) -> int | None:
+        """KV slots to set aside for a sequence that starts."""
+        slots = self._policy.slots(sequence)
+        if slots is None:
+            return None
+        if sequence.preemptions >= MOST_PREEMPTIONS - 1:
+            copies = BLOCK_SIZE if sequence.followers else 0  # siblings will share its last block
+            slots = sequence.num_prompt + sequence.rules.max_tokens + copies
+        if not self._running:  # alone: whatever it was to get, it may begin
+            slots = max(next_slots(sequence), min(slots, self._pool.num_free * BLOCK_SIZE))
+        return slots
+
+    def _start(self, sequence: Sequence, slots: int) -> None:
+        self._starts += 1
+        self._waiting.remove(sequence)
+        self._running.append(sequence)
+        self._claims.claim(sequence, slots, firm=sequence.preemptions >= MOST_PREEMPTIONS - 1)
+        self._preemption.back(sequence)
+
+    # What runs
+
+    def _plan_all(self, residents: list[Sequence], step: _Step) -> None:
+        """Decoding ones first, so that no prompt holds them up."""
+        if len(residents) > 1:
+            residents = sorted(residents, key=_decoding_first)
+        for sequence in residents:
+            if step.left > 0 and (len(residents) == 1 or sequence in self._running):
+                self._plan(sequence, step)
+
+    def _plan_idle(self, residents: list[Sequence], step: _Step) -> None:
+        """Rows left because some of the best could not get blocks go to residents without a place."""
+        if step.left <= 0 or len(step.planned) >= min(len(self._running), self._max_sequences):
+            return
+        planned = {item.sequence.id for item in step.planned}
+        places = self._max_sequences - len(planned)
+        idle = (s for s in residents if s.id not in planned and s in self._running)
+        self._plan_all(list(islice(idle, places)), step)
+
+    def _plan(self, sequence: Sequence, step: _Step) -> None:
+        """Prepare a sequence's next rows, taking blocks from worse residents if they run out."""
+        if sequence.missing > step.left:
+            sequence.draft = None  # a draft runs whole or not at all
+        count = min(sequence.missing, step.left, sequence.most_rows)
+        while not self._claims.prepare(sequence, sequence.computed + count):
+            if sequence.draft is not None:
+                sequence.draft = None
+                count = min(sequence.missing, step.left, sequence.most_rows)
+            elif len(self._running) == 1:
+                self._running.remove(sequence)
+                self._refuse(sequence, step)
+                return
+            elif not self._make_room(
+                sequence, sequence.computed + count, self._rank(sequence), self._order(), step
+            ):
+                return  # its turn comes when better ones have ended
+        step.planned.append(Planned(sequence, count))
+        step.left -= count
+
+    # Whose blocks go
+
+    def _make_room(
+        self, sequence: Sequence, slots: int, rank: Rank, order: list[_Place], step: _Step | None
+    ) -> bool:
+        """Free blocks until `slots` fit, the worst resident's first; whether it worked.
+
+        Nobody loses blocks in vain, except to the best resident, for which the estimate is not asked.
+        """
+        lacking = self._claims.lacking(sequence, slots)
+        worse = [s for r, _, s in reversed(order) if r > rank and s is not sequence]
+        victims = [s for s in worse if not self._claims.is_firm(s)]
+        enough, gain = 0, 0
+        while gain < lacking and enough < len(victims):
+            gain += self._claims.gain(victims[enough])
+            enough += 1
+        if gain < lacking:
+            is_best = sequence in self._running and len(victims) == len(self._running) - 1
+            if not is_best or not victims:
+                return False
+        for victim in victims[:enough]:
+            self._evict(victim, step)
+            order[:] = [place for place in order if place[2] is not victim]
+        return True
+
+    def _evict(self, sequence: Sequence, step: _Step | None) -> None:
+        if step is not None:
+            step.take_back(sequence)
         self._running.remove(sequence)
-        sequence.preempt()
-        self._waiting.appendleft(sequence)
+        self._claims.drop(sequence)
+        self._preemption.out(sequence)
+        self._waiting.add(sequence)
+
+    def _refuse(self, sequence: Sequence, step: _Step) -> None:
+        self._forget(sequence)
+        step.refused.append(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        self._claims.drop(sequence)
+        self._preemption.forget(sequence)
+        self._last_ran.pop(sequence.id, None)
+        self._policy.removed(sequence, self._now)
 
 
 def _decoding_first(sequence: Sequence) -> bool:

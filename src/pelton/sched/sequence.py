@@ -49,6 +49,10 @@ class Sequence:
         self.num_prompt = len(prompt)
         self.num_tokens = len(prompt)
         self.computed = 0
+        self.started: float | None = None  # when it was first part of a step, by `monotonic`
+        self.preempted = 0  # times since it was last part of a step
+        self.preemptions = 0  # how often its blocks went to others
+        self.num_cached = 0  # prompt tokens that a cache had when the sequence began
         self.prompt_scored = 0  # prompt positions whose log probabilities went out already
         self.draft: Draft | None = None
         self.followers: list[Sequence] = []  # siblings of one request that fork from this one's prompt
@@ -132,6 +136,12 @@ class Sequence:
 
     def preempt(self) -> None:
         """Give all blocks back; the tokens stay and are computed again later, to the same bits."""
-        self.table.release()
+        self.step_aside()
         self.computed = 0
+
+    def step_aside(self) -> None:
+        """Give all blocks back; whoever saved their content before brings it back before the next rows."""
+        self.table.release()
+        self.preempted += 1
+        self.preemptions += 1
         self.draft = None

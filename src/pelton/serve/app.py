@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
@@ -17,8 +17,9 @@ from .completion import TextCompletion
 from .events import EventStream, while_connected
 from .failures import error_response, install_handlers
 from .fields import ChatRequest, CompletionRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
-from .generation import Service
-from .guard import ApiKey, BodyLimit, RequestId
+from .generation import Service, caller_of
+from .guard import ApiKey, BodyLimit, Requests
+from .messages import add_messages
 from .replies import (
     ChatCompletion,
     Completion,
@@ -29,10 +30,11 @@ from .replies import (
     Text,
     Tokens,
     Version,
+    json_reply,
 )
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorReply} for status in (400, 401, 404, 413, 422, 429, 500, 503)
+    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
 }
 
 
@@ -42,45 +44,49 @@ def make_app(service: Service) -> FastAPI:
     app = FastAPI(title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS)
     install_handlers(app)
     _add_generation(app, service)
+    add_messages(app, service)
     _add_tokens(app, service)
     _add_state(app, service)
-    app.add_middleware(BodyLimit, most=service.settings.max_body_bytes)
-    if service.settings.api_key is not None:
-        app.add_middleware(ApiKey, key=service.settings.api_key)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(service.settings.hosts), www_redirect=False)
-    app.add_middleware(RequestId)
+    _add_guards(app, service)
     return app
+
+
+def _add_guards(app: FastAPI, service: Service) -> None:
+    """What a request meets before a route does; the last one added is the first it meets."""
+    settings = service.settings
+    app.add_middleware(BodyLimit, most=settings.max_body_bytes)
+    app.add_middleware(ApiKey, keys=settings.keys)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts), www_redirect=False)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(Requests, seconds=settings.request_timeout, ended=service.on_end)
 
 
 def _add_generation(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", response_model=ChatCompletion)
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
-        return await _answer(request, service, Chat(service, _id(request), body), body.stream)
+        return await _answer(request, service, Chat(service, caller_of(request), body), body.stream)
 
     @app.post("/v1/completions", response_model=Completion)
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        return await _answer(request, service, TextCompletion(service, _id(request), body), body.stream)
-
-
-def _id(request: Request) -> str:
-    name: str = request.scope["pelton.request_id"]
-    return name
+        return await _answer(request, service, TextCompletion(service, caller_of(request), body), body.stream)
 
 
 async def _answer(
     request: Request, service: Service, work: Chat | TextCompletion, stream: bool | None
 ) -> Response:
     if not stream:
-        return _json(await while_connected(request, work.whole()))
+        return json_reply(await while_connected(request, work.whole()))
     frames = work.chunks()
     # The first frame decides the status: what fails before it is an HTTP error, not an event.
     first = await while_connected(request, anext(frames))
     return EventStream(first, frames, service.settings.client_stall_seconds)
-
-
-def _json(reply: BaseModel) -> Response:
-    """Fields that were never set stay out, so what is null was said to be."""
-    return Response(reply.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:
@@ -93,7 +99,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
         reply = Tokens(count=len(ids), max_model_len=service.client.facts.context_length, tokens=ids)
         if body.return_token_strs:
             reply.token_strs = [prompts.tokenizer.piece(token) or "" for token in ids]
-        return _json(reply)
+        return json_reply(reply)
 
     @app.post("/detokenize", response_model=Text)
     async def detokenize(body: DetokenizeRequest) -> Response:
@@ -103,7 +109,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
         if beyond is not None:
             shown = beyond if beyond.bit_length() <= 64 else None
             raise RequestError(f"holds what is not a token id below {vocab}", field="tokens", value=shown)
-        return _json(Text(prompt=await prompts.decode(body.tokens)))
+        return json_reply(Text(prompt=await prompts.decode(body.tokens)))
 
 
 async def _tokenize(service: Service, body: TokenizeRequest) -> list[int]:

@@ -12,7 +12,7 @@ from .events import event
 from .failures import renamed
 from .fields import ChatRequest, TemplateFields
 from .gathering import Gathered, Rows, gather
-from .generation import Answer, Service
+from .generation import Answer, Caller, Service
 from .logprobs import chat_logprobs, prompt_logprobs
 from .prompts import Prompts
 from .replies import (
@@ -23,6 +23,7 @@ from .replies import (
     ChatCompletion,
     ChatDelta,
     ChatLogprobs,
+    Usage,
 )
 
 
@@ -42,25 +43,37 @@ async def render(prompts: Prompts, body: TemplateFields) -> list[int]:
 
 
 class Chat:
-    """One request, checked when made; `chunks` or `whole` runs it."""
+    """One request, checked when made; `chunks`, `choices` or `whole` runs it.
 
-    def __init__(self, service: Service, request_id: str, body: ChatRequest) -> None:
+    Other formats of conversation (Anthropic's, /v1/responses) are turned into a ChatRequest, run here, and
+    `choices` and `whole` turned back, so what a chat can do they can.
+    """
+
+    def __init__(self, service: Service, caller: Caller, body: ChatRequest) -> None:
         service.check_model(body.model)
         self._service = service
         self._body = body
         self._answer = Answer(
             service,
-            f"chatcmpl-{request_id}",
+            f"chatcmpl-{body.request_id or caller.request_id}",
             [partial(render, service.prompts, body)],
             body.params(),
             "messages",
-            body.terms(),
+            body.terms(caller.tenant),
+            body.truncate_prompt_tokens,
+            caller.record,
         )
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far; the prompt's are known once the first choice is there."""
+        return self._answer.usage
 
     async def whole(self) -> ChatCompletion:
         choices, answer = await gather(self._answer), self._answer
         reply = ChatCompletion(
             id=answer.id,
+            object="chat.completion",
             created=answer.created,
             model=self._service.settings.served_model_name,
             choices=[self._choice(index, choice) for index, choice in enumerate(choices)],
@@ -72,15 +85,26 @@ class Chat:
             reply.prompt_token_ids = answer.prompt_ids[0]
         return reply
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Events of a stream. The first of each choice carries the role, the last its finish reason."""
+    async def choices(self) -> AsyncGenerator[ChatChunkChoice, None]:
+        """What a stream adds. The first of each choice carries the role, the last its finish reason."""
         begun: set[int] = set()
         async with aclosing(self._answer.pieces()) as pieces:
             async for piece in pieces:
                 choice = self._piece(piece, is_first=piece.index not in begun)
                 begun.add(piece.index)
                 if choice is not None:
-                    yield event(self._chunk([choice]))
+                    yield choice
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Events of a stream."""
+        is_first = True
+        async with aclosing(self.choices()) as choices:
+            async for choice in choices:
+                chunk = self._chunk([choice])
+                if is_first and self._body.return_token_ids:
+                    chunk.prompt_token_ids = self._answer.prompt_ids[0]
+                is_first = False
+                yield event(chunk)
         if self._body.wants_usage:
             chunk = self._chunk([])
             chunk.usage = self._answer.usage
@@ -94,8 +118,8 @@ class Chat:
             model=self._service.settings.served_model_name,
             choices=choices,
         )
-        if self._body.wants_usage:
-            chunk.usage = None  # OpenAI's streams say so on every chunk but the last
+        if self._body.wants_usage:  # null on every chunk but the last, as in OpenAI's streams, unless asked
+            chunk.usage = self._answer.usage if self._body.wants_running_usage else None
         return chunk
 
     def _piece(self, piece: StreamOutput, *, is_first: bool) -> ChatChunkChoice | None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ..async_llm import AsyncLLM
 from ..config import SamplingParams
+from ..engine import Engine
 from ..outputs import StreamOutput
 from ..terms import ORDINARY, RequestTerms
 
@@ -39,18 +40,37 @@ class EngineLoad:
         return 1.0 - self.kv_free / self.kv_blocks
 
 
+def facts_of(engine: Engine) -> EngineFacts:
+    """What the HTTP side needs to know of an engine, once."""
+    return EngineFacts(engine.context_length, engine.executor.plan.vocab_size, engine.max_num_seqs)
+
+
+def load_of(engine: Engine) -> EngineLoad:
+    """An engine's load now, as seen from the thread that steps it."""
+    scheduler, pool = engine.scheduler, engine.pool
+    return EngineLoad(len(scheduler.running), scheduler.num_waiting, pool.num_blocks, pool.num_free)
+
+
 class EngineClient(Protocol):
     """Token ids in, pieces of text out. All that crosses to the engine are these values."""
 
     @property
     def facts(self) -> EngineFacts: ...
 
+    @property
+    def restarts(self) -> int:
+        """How often another engine took the place of one that had died."""
+
+    async def open(self) -> None:
+        """Called once, in the event loop that streams will be read in."""
+
     def stream(
         self, prompt: Sequence[int], params: SamplingParams, request_id: str, terms: RequestTerms = ORDINARY
     ) -> AsyncGenerator[StreamOutput, None]:
         """Pieces of all `params.n` texts; closing it drops the request and frees its KV blocks.
 
-        Raises RequestError before the first piece, EngineStoppedError at any time.
+        Raises RequestError before the first piece, EngineStoppedError at any time (EngineRestartingError
+        where there will soon be an engine again).
         """
 
     def load(self) -> EngineLoad: ...
@@ -63,12 +83,16 @@ class EngineClient(Protocol):
 
 
 class InProcessClient:
-    """An AsyncLLM of this process."""
+    """An AsyncLLM of this process; when its loop fails, it stays so."""
+
+    restarts = 0
 
     def __init__(self, engine: AsyncLLM) -> None:
         self._engine = engine
-        core = engine.llm.engine
-        self.facts = EngineFacts(core.context_length, core.executor.plan.vocab_size, core.max_num_seqs)
+        self.facts = facts_of(engine.llm.engine)
+
+    async def open(self) -> None:
+        """Its thread runs already."""
 
     def stream(
         self, prompt: Sequence[int], params: SamplingParams, request_id: str, terms: RequestTerms = ORDINARY
@@ -76,13 +100,7 @@ class InProcessClient:
         return self._engine.stream(prompt, params, request_id, terms)
 
     def load(self) -> EngineLoad:
-        core = self._engine.llm.engine
-        return EngineLoad(
-            len(core.scheduler.running),
-            core.scheduler.num_waiting,
-            core.pool.num_blocks,
-            core.pool.num_free,
-        )
+        return load_of(self._engine.llm.engine)
 
     def fault(self, stall_seconds: float) -> str | None:
         if not self._engine.is_alive:

@@ -10,7 +10,7 @@ from ..outputs import StreamOutput
 from .events import event
 from .fields import CompletionRequest
 from .gathering import Gathered, gather
-from .generation import Answer, Service
+from .generation import Answer, Caller, Service
 from .logprobs import OffsetLogprobs, prompt_logprobs
 from .prompts import Prompts
 from .replies import Completion, TextChoice
@@ -27,17 +27,19 @@ def _tokens_of(prompts: Prompts, prompt: str | list[int]) -> Callable[[], Awaita
 class TextCompletion:
     """One request, checked when made; `chunks` or `whole` runs it."""
 
-    def __init__(self, service: Service, request_id: str, body: CompletionRequest) -> None:
+    def __init__(self, service: Service, caller: Caller, body: CompletionRequest) -> None:
         service.check_model(body.model)
         self._service = service
         self._body = body
         self._answer = Answer(
             service,
-            f"cmpl-{request_id}",
+            f"cmpl-{body.request_id or caller.request_id}",
             [_tokens_of(service.prompts, prompt) for prompt in body.prompts()],
             body.params(),
             "prompt",
-            body.terms(),
+            body.terms(caller.tenant),
+            body.truncate_prompt_tokens,
+            caller.record,
         )
         self._offsets: dict[int, OffsetLogprobs] = {}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -28,8 +29,42 @@ def event(chunk: BaseModel) -> bytes:
     return b"data: " + chunk.model_dump_json(exclude_unset=True).encode() + b"\n\n"
 
 
+def named_event(kind: str, data: Mapping[str, object]) -> bytes:
+    """One server-sent event with its type both beside and in its data, as typed streams have it."""
+    return f"event: {kind}\ndata: ".encode() + json.dumps({"type": kind, **data}).encode() + b"\n\n"
+
+
 def error_event(error: Exception) -> bytes:
     return b"data: " + json.dumps(body_of(error)).encode() + b"\n\n"
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How the streams of one API end: what tells of a failure, and what is always last."""
+
+    failure: Callable[[Exception], bytes]
+    last: bytes
+
+
+OPENAI = Framing(error_event, DONE)
+
+
+async def with_pings(
+    frames: AsyncGenerator[bytes, None], ping: bytes, seconds: float
+) -> AsyncGenerator[bytes, None]:
+    """The same frames, and `ping` after each stretch of `seconds` without one."""
+    async with aclosing(frames):
+        while True:
+            following = asyncio.ensure_future(anext(frames, None))
+            try:
+                while not (await asyncio.wait({following}, timeout=seconds))[0]:
+                    yield ping
+                frame = following.result()
+            finally:
+                await _end(following)
+            if frame is None:
+                return
+            yield frame
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -46,7 +81,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 class EventStream(Response):
-    """Sends the frames of a generator that gave its first one already, then [DONE].
+    """Sends the frames of a generator that gave its first one already, then the framing's last.
 
     An exception in the middle becomes an error event. The generator is closed when the client leaves,
     or takes nothing for `stall_seconds`.
@@ -54,12 +89,19 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: bytes, frames: AsyncGenerator[bytes, None], stall_seconds: float) -> None:
+    def __init__(
+        self,
+        first: bytes,
+        frames: AsyncGenerator[bytes, None],
+        stall_seconds: float,
+        framing: Framing = OPENAI,
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._first = first
         self._frames = frames
         self._stall_seconds = stall_seconds
+        self._framing = framing
         self._sending_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,8 +130,9 @@ class EventStream(Response):
         except Exception as error:  # the status is sent already: an event must tell
             if status_of(error) == 500:
                 log.error("a stream failed: %s", type(error).__name__, exc_info=error)
-            await self._send(send, error_event(error))
-        await self._send(send, DONE)
+            await self._send(send, self._framing.failure(error))
+        if self._framing.last:
+            await self._send(send, self._framing.last)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send, frame: bytes) -> None:

@@ -1,4 +1,7 @@
-"""What went wrong, in OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""What went wrong, in OpenAI's error shape, `{"error": {"message", "type", "param", "code"}}`.
+
+On Anthropic's routes it is theirs: `{"type": "error", "error": {"type", "message"}}`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from starlette.responses import Response
 
 from ..errors import (
     ContextOverflowError,
+    EngineRestartingError,
     EngineStoppedError,
+    NotFiniteError,
     OutOfBlocksError,
     PeltonError,
     RequestError,
@@ -31,6 +36,15 @@ _TYPES = {
     429: "rate_limit_error",
     503: "service_unavailable_error",
 }
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+_ANTHROPIC_PATH = re.compile(r"/v1/messages(/|\Z)")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _UNION_TAGS = {"str", "int", "float", "bool", "dict", "list"}
 
@@ -53,6 +67,8 @@ class UnknownModelError(PeltonError):
 
 def status_of(error: Exception) -> int:
     """The HTTP status that an exception comes to."""
+    if isinstance(error, NotFiniteError):
+        return 500
     if isinstance(error, RequestError | TemplateError):
         return 400
     if isinstance(error, UnknownModelError):
@@ -67,7 +83,7 @@ def status_of(error: Exception) -> int:
 def body_of(error: Exception) -> dict[str, Any]:
     """The JSON document for an exception; says nothing of the inside where the fault is pelton's own."""
     status = status_of(error)
-    if status == 500 or not isinstance(error, PeltonError):
+    if (status == 500 and not isinstance(error, NotFiniteError)) or not isinstance(error, PeltonError):
         return error_body(500, "a fault in the server; its log says more")
     # Subjects of other errors are file names, which are no business of a client.
     message = str(error) if isinstance(error, RequestError) else error.message
@@ -86,10 +102,28 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def anthropic_body(status: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's error document as Anthropic's clients know it."""
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": body["error"]["message"]}}
+
+
 def error_response(
-    status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    message: str,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    path: str = "",
 ) -> JSONResponse:
-    return JSONResponse(error_body(status, message, None, code), status, headers)
+    return _reply(path, status, error_body(status, message, None, code), headers)
+
+
+def _reply(
+    path: str, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The error in the shape of the API that `path` belongs to."""
+    shown = anthropic_body(status, body) if _ANTHROPIC_PATH.match(path) else body
+    return JSONResponse(shown, status, headers)
 
 
 def _param_of(error: PeltonError) -> str | None:
@@ -116,8 +150,10 @@ async def _on_pelton_error(request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status == 500:
         log.error("%s failed: %s", request.scope["path"], type(error).__name__, exc_info=error)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else None
-    return JSONResponse(body_of(error), status, headers)
+    headers = None
+    if isinstance(error, BusyError | EngineRestartingError):
+        headers = {"Retry-After": str(error.retry_after)}
+    return _reply(request.scope["path"], status, body_of(error), headers)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -125,25 +161,32 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:
 
 
 async def _on_fault(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(body_of(error), 500)
+    return _reply(request.scope["path"], 500, body_of(error))
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return JSONResponse(error_body(error.status_code, error.detail), error.status_code, error.headers)
+    body = error_body(error.status_code, error.detail)
+    return _reply(request.scope["path"], error.status_code, body, error.headers)
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     """A body that does not fit the schema: a 400 naming the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return JSONResponse(error_body(400, "the body is not valid JSON"), 400)
-    name = field_name(first["loc"][1:])
+    return _reply(request.scope["path"], 400, invalid_body(first["type"], first["loc"][1:], first["msg"]))
+
+
+def invalid_body(kind: str, location: Sequence[int | str], reason: str) -> dict[str, Any]:
+    """The document for what pydantic says of a body that does not fit its schema."""
+    if kind == "json_invalid":
+        return error_body(400, "the body is not valid JSON")
+    name = field_name(location)
     if not name:
-        return JSONResponse(error_body(400, "the body must be a JSON object (application/json)"), 400)
-    reason = "is no field of this request" if first["type"] == "extra_forbidden" else first["msg"]
-    return JSONResponse(error_body(400, f"{name}: {reason}", name), 400)
+        return error_body(400, "the body must be a JSON object (application/json)")
+    if kind == "extra_forbidden":
+        reason = "is no field of this request"
+    return error_body(400, f"{name}: {reason}", name)
 
 
 def field_name(location: Sequence[int | str]) -> str:

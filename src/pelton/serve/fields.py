@@ -13,6 +13,8 @@ from ..terms import RequestTerms
 MAX_PROMPTS = 256
 """Prompts of one /v1/completions request."""
 
+REQUEST_ID = "^[A-Za-z0-9_.:-]{1,128}$"
+
 _DIRECT = (
     *("n", "temperature", "top_p", "top_k", "min_p", "typical_p"),
     *("repetition_penalty", "frequency_penalty", "presence_penalty"),
@@ -33,9 +35,25 @@ class Fields(BaseModel):
 
 class StreamOptions(Fields):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
-class SamplingFields(Fields):
+class TermFields(Fields):
+    """How a request is treated: RequestTerms but for the tenant, who is whose API key it came with."""
+
+    priority: int | None = None
+    deadline: float | None = None
+    program: str | None = None
+    cache_salt: str | None = None
+
+    def terms(self, tenant: str) -> RequestTerms:
+        """Raises RequestError naming field and value."""
+        given = {name: getattr(self, name) for name in _TERMS if getattr(self, name) is not None}
+        return RequestTerms(tenant=tenant, **given)
+
+
+class SamplingFields(TermFields):
     """SamplingParams' fields: types are checked here, ranges there."""
 
     model: str | None = None
@@ -65,11 +83,11 @@ class SamplingFields(Fields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
-    priority: int | None = None
-    deadline: float | None = None
-    program: str | None = None
-    cache_salt: str | None = None
-    user: str | None = Field(None, description="Taken for compatibility; nothing is done with it.")
+    truncate_prompt_tokens: int | None = Field(
+        default=None, ge=-1, le=MAX_INTEGER, json_schema_extra={"not": {"const": 0}}
+    )
+    request_id: str | None = Field(default=None, pattern=REQUEST_ID)
+    user: str | None = Field(default=None, description="Taken for compatibility; nothing is done with it.")
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Checked parameters. Raises RequestError naming field and value."""
@@ -79,18 +97,19 @@ class SamplingFields(Fields):
             )
         if self.stream_options is not None and not self.stream:
             raise RequestError("is only for stream = true", field="stream_options")
+        if self.truncate_prompt_tokens == 0:
+            raise RequestError("must be above 0, or -1", field="truncate_prompt_tokens", value=0)
         given = {name: getattr(self, name) for name in _DIRECT if getattr(self, name) is not None}
         bias = None if self.logit_bias is None else {_token(key): v for key, v in self.logit_bias.items()}
         return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, logit_bias=bias, **given)
 
-    def terms(self) -> RequestTerms:
-        """How the request is treated. Raises RequestError naming field and value."""
-        given = {name: getattr(self, name) for name in _TERMS if getattr(self, name) is not None}
-        return RequestTerms(**given)
-
     @property
     def wants_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def wants_running_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
 
 class ChatMessage(Fields):
@@ -128,9 +147,9 @@ class TemplateFields(Fields):
 class ChatRequest(TemplateFields, SamplingFields):
     """POST /v1/chat/completions."""
 
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_INTEGER)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     response_format: ResponseFormat | None = None
 
     def params(self) -> SamplingParams:

@@ -8,16 +8,21 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic, time
 
+from fastapi import Request
+
 from ..config import SamplingParams
-from ..errors import RequestError
+from ..errors import NotFiniteError, RequestError
 from ..outputs import StreamOutput
 from ..terms import ORDINARY, RequestTerms
 from .admission import Gate
 from .client import EngineClient
 from .failures import UnknownModelError, renamed
-from .metrics import Metrics, RequestMeter
+from .logs import log_request
+from .meter import RequestMeter
+from .metrics import Metrics
 from .prompts import Prompts
-from .replies import Usage
+from .record import RequestRecord, record_of
+from .replies import PromptTokensDetails, Usage
 from .settings import ServerSettings
 
 
@@ -30,6 +35,8 @@ class Service:
     prompts: Prompts
     gate: Gate
     metrics: Metrics
+    on_end: Sequence[Callable[[RequestRecord], None]] = (log_request,)
+    """Told of every request that has ended."""
     created: int = field(default_factory=lambda: int(time()))
 
     def check_model(self, name: str | None) -> None:
@@ -40,11 +47,27 @@ class Service:
             )
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request, and the id it goes by."""
+
+    request_id: str
+    tenant: str = ""
+    record: RequestRecord | None = None
+
+
+def caller_of(request: Request) -> Caller:
+    """What the server's guards found out about a request."""
+    record = record_of(request.scope)
+    return Caller(record.id, record.tenant, record)
+
+
 class Answer:
     """Streams a request's pieces and keeps what the reply says about it besides.
 
     `prompts` are called after admission, so a full queue costs nothing. Choice j of prompt i has the
-    index i * n + j. `prompt_tokens` is known once the first piece is there.
+    index i * n + j. Prompts are known once the first piece is there. `truncate` keeps that many of a
+    prompt's last tokens, -1 as many as fit the context beside `max_tokens`.
     """
 
     def __init__(
@@ -55,6 +78,8 @@ class Answer:
         params: SamplingParams,
         prompt_field: str,
         terms: RequestTerms = ORDINARY,
+        truncate: int | None = None,
+        record: RequestRecord | None = None,
     ) -> None:
         self.params = params
         self.id = request_id
@@ -65,30 +90,45 @@ class Answer:
         self._prompts = prompts
         self._prompt_field = prompt_field
         self._terms = terms
+        self._truncate = truncate
+        self._record = record
+        self._cached: dict[int, int] = {}
 
     @property
     def usage(self) -> Usage:
+        """Tokens of all prompts and all texts so far; how many of the prompts' a cache had."""
         prompt_tokens = sum(map(len, self.prompt_ids))
-        total = prompt_tokens + self.completion_tokens
         return Usage(
-            prompt_tokens=prompt_tokens, completion_tokens=self.completion_tokens, total_tokens=total
+            prompt_tokens=prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(self._cached.values())),
         )
 
     async def pieces(self) -> AsyncGenerator[StreamOutput, None]:
         """Raises PeltonErrors; closing it frees all that the request holds."""
         arrival = monotonic()
-        with self._service.gate.admit(self.params.n * len(self._prompts)):
+        with self._service.gate.admit(self.params.n * len(self._prompts), self._terms.tenant):
             for prompt in self._prompts:
-                self.prompt_ids.append(await prompt())
+                self.prompt_ids.append(self._shortened(await prompt()))
             streams = [self._one(number, ids, arrival) for number, ids in enumerate(self.prompt_ids)]
             merged = streams[0] if len(streams) == 1 else merge(streams)
             async with aclosing(merged) as pieces:
                 async for piece in pieces:
                     self.completion_tokens += len(piece.token_ids)
+                    self._cached.setdefault(piece.index // self.params.n, piece.num_cached_tokens)
                     yield piece
 
+    def _shortened(self, ids: list[int]) -> list[int]:
+        if self._truncate is None:
+            return ids
+        if self._truncate > 0:
+            return ids[-self._truncate :]
+        room = self._service.client.facts.context_length - max(self.params.max_tokens or 1, 1)
+        return ids[-max(room, 1) :]
+
     async def _one(self, number: int, ids: list[int], arrival: float) -> AsyncGenerator[StreamOutput, None]:
-        meter = RequestMeter(self._service.metrics, arrival, len(ids))
+        meter = RequestMeter(self._service.metrics, arrival, len(ids), self.params, self._record)
         name = self.id if len(self._prompts) == 1 else f"{self.id}-{number}"
         completed = False
         try:
@@ -99,6 +139,8 @@ class Answer:
                         raise piece.error
                     yield replace(piece, index=number * self.params.n + piece.index) if number else piece
             completed = True
+        except NotFiniteError:
+            raise  # no field is to blame
         except RequestError as error:
             if error.field in (None, "prompt_token_ids"):  # the engine's name for what it is given
                 raise renamed(error, self._prompt_field) from None

@@ -2,61 +2,130 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .failures import error_response
+from .keys import TenantKey
+from .record import RequestRecord, attach, record_of
 
+CLIENT_LEFT = 499
+"""nginx's number for a request whose client left before there was a status."""
+_LONGEST_TRACE = 512
 OPEN_PATHS = frozenset({"/health"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 
 
-class RequestId:
-    """Gives each request an id, the client's X-Request-Id where that is a plain word, and sends it back."""
+class Requests:
+    """The outermost: begins each request's record and tells `ended` of it when all is sent.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Its id is the client's X-Request-Id where that is a plain word, and is sent back.
+    """
+
+    def __init__(
+        self, app: ASGIApp, seconds: float | None, ended: Sequence[Callable[[RequestRecord], None]]
+    ) -> None:
         self._app = app
+        self._seconds = seconds
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = Headers(scope=scope).get("x-request-id", "")
-        name = given if _REQUEST_ID.match(given) else secrets.token_hex(12)
-        scope["pelton.request_id"] = name
+        record = self._begin(scope)
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = name
+                record.status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = record.id
             await send(message)
 
-        await self._app(scope, receive, named)
+        try:
+            await self._app(scope, receive, named)
+        finally:
+            record.ended = monotonic()
+            route = scope.get("route")
+            record.route = route.path if isinstance(route, Route) else ""
+            record.status = record.status or CLIENT_LEFT
+            for tell in self._ended:
+                tell(record)
+
+    def _begin(self, scope: Scope) -> RequestRecord:
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        record = RequestRecord(
+            given if _REQUEST_ID.match(given) else secrets.token_hex(12),
+            scope["method"],
+            scope["path"],
+            None if self._seconds is None else monotonic() + self._seconds,
+            headers.get("traceparent", "")[:_LONGEST_TRACE],
+            headers.get("tracestate", "")[:_LONGEST_TRACE],
+        )
+        attach(scope, record)
+        scope["pelton.request_id"] = record.id
+        return record
 
 
 class ApiKey:
-    """Refuses every path but /health without `Authorization: Bearer KEY`; so new routes are closed too."""
+    """Says in `scope["pelton.tenant"]` who asks, and refuses strangers every path but /health.
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
+    A key comes as `Authorization: Bearer KEY` (OpenAI's clients) or `x-api-key: KEY` (Anthropic's). All
+    keys are compared, by digests of one length, so the time taken says nothing about any of them. With
+    no keys everybody is the tenant "".
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[TenantKey]) -> None:
         self._app = app
-        self._expected = f"Bearer {key}".encode()
+        self._salt = secrets.token_bytes(16)
+        self._tenants = [(self._digest(key.key.encode()), key.tenant) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            given = Headers(scope=scope).get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, self._expected):
-                refusal = error_response(
-                    401, "the API key is missing or wrong", "invalid_api_key", {"WWW-Authenticate": "Bearer"}
-                )
-                return await refusal(scope, receive, send)
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        tenant = self._tenant_of(Headers(scope=scope)) if self._tenants else ""
+        scope["pelton.tenant"] = record_of(scope).tenant = tenant or ""
+        if tenant is None and scope["path"] not in OPEN_PATHS:
+            refusal = error_response(
+                401,
+                "the API key is missing or wrong",
+                "invalid_api_key",
+                {"WWW-Authenticate": "Bearer"},
+                scope["path"],
+            )
+            return await refusal(scope, receive, send)
         await self._app(scope, receive, send)
+
+    def _tenant_of(self, headers: Headers) -> str | None:
+        given = [headers.get("x-api-key", "")]
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme == "Bearer":
+            given.append(token)
+        digests = [self._digest(key.encode("latin-1")) for key in given]
+        found = None
+        for expected, tenant in self._tenants:
+            for digest in digests:
+                if hmac.compare_digest(digest, expected):
+                    found = tenant
+        return found
+
+    def _digest(self, key: bytes) -> bytes:
+        return hashlib.blake2b(key, key=self._salt).digest()
 
 
 class BodyLimit:
-    """413 for a body beyond `most` bytes: before reading where its length is told, else on the way."""
+    """413 for a body beyond `most` bytes: before reading where its length is told, else on the way.
+
+    415 for a compressed one: what a small one grows to cannot be told.
+    """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -65,9 +134,14 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        length = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+            refusal = error_response(415, "send the body as it is, not compressed", path=scope["path"])
+            return await refusal(scope, receive, send)
+        length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._most:
-            return await error_response(413, self._message())(scope, receive, send)
+            refusal = error_response(413, self._message(), path=scope["path"])
+            return await refusal(scope, receive, send)
         read = 0
 
         async def bounded() -> Message:

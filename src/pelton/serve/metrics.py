@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
-from time import monotonic
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from ..outputs import StreamOutput
+from ..config import SamplingParams
+from ..engine import ROW_BUCKETS
 from .client import EngineLoad
+from .recent import Recent
 
 OWN, ALIAS = "pelton:", "vllm:"
 _FIRST = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10)
 _WHOLE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+_COUNTS = (1, 2, 5, 10, 20, 50, 100)
 
 
 class _Aliased(Collector):
@@ -38,22 +46,49 @@ class _Aliased(Collector):
 
 
 class _Load(Collector):
-    """Gauges read from the engine when asked for."""
+    """Figures of the engine, read when asked for."""
 
     def __init__(self, model: str, load: Callable[[], EngineLoad]) -> None:
         self._model = model
         self._load = load
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterator[Metric]:
         load = self._load()
         for name, help_text, value in (
             ("num_requests_running", "Sequences in the running batch.", load.running),
             ("num_requests_waiting", "Sequences waiting to run.", load.waiting),
             ("kv_cache_usage_perc", "Share of KV blocks in use, 1 is all.", load.kv_usage),
         ):
-            family = GaugeMetricFamily(OWN + name, help_text, labels=["model_name"])
-            family.add_metric([self._model], value)
-            yield family
+            gauge = GaugeMetricFamily(OWN + name, help_text, labels=["model_name"])
+            gauge.add_metric([self._model], value)
+            yield gauge
+        for name, help_text, value in (
+            ("num_preemptions", "Times a sequence gave its KV blocks back.", load.preemptions),
+            ("spec_decode_num_drafts", "Drafts verified.", load.drafts),
+            ("spec_decode_num_draft_tokens", "Tokens drafted.", load.drafted),
+            ("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", load.accepted),
+        ):
+            counter = CounterMetricFamily(OWN + name, help_text, labels=["model_name"])
+            counter.add_metric([self._model], value)
+            yield counter
+        yield self._accepted_at(load)
+        yield self._rows(load)
+
+    def _accepted_at(self, load: EngineLoad) -> Metric:
+        name, help_text = "spec_decode_num_accepted_tokens_per_pos", "Drafts accepted up to a position."
+        family = CounterMetricFamily(OWN + name, help_text, labels=["model_name", "position"])
+        for position, count in enumerate(load.accepted_at):
+            family.add_metric([self._model, str(position)], count)
+        return family
+
+    def _rows(self, load: EngineLoad) -> Metric:
+        family = HistogramMetricFamily(
+            f"{OWN}iteration_tokens_total", "Rows (tokens) of a step.", labels=["model_name"]
+        )
+        counts = accumulate(load.rows_of_steps or [0] * (len(ROW_BUCKETS) + 1))
+        ends = [*(str(float(end)) for end in ROW_BUCKETS), "+Inf"]
+        family.add_metric([self._model], list(zip(ends, counts, strict=True)), load.rows)
+        return family
 
 
 class Metrics:
@@ -66,12 +101,24 @@ class Metrics:
         self._model = model
         self._registry = CollectorRegistry()
         self._registry.register(_Aliased(own))
-        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of admitted requests.")
-        self.generation_tokens = self._counter("generation_tokens", "Generated tokens.")
-        self._ends = Counter(
-            f"{OWN}request_success", "Ended requests.", ["model_name", "finished_reason"], registry=own
-        )
+        self.recent = Recent()
         self.refused = self._counter("request_refused", "Requests that found the queue full.")
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of admitted requests.")
+        self._generation_tokens = self._counter("generation_tokens", "Generated tokens.")
+        self._cached = self._counter("prompt_tokens_cached", "Prompt tokens that a cache had.")
+        self._queries = self._counter("prefix_cache_queries", "Prompt tokens looked up in the cache.")
+        self._hits = self._counter("prefix_cache_hits", "Prompt tokens found in the cache.")
+        self._ends = self._labelled("request_success", "Ended requests.", "finished_reason")
+        self._closed = self._labelled(
+            "connections_closed", "Connections ended: full, slow_header, slow_body, stalled.", "reason"
+        )
+        self._add_times()
+        self.prompt_length = self._histogram("request_prompt_tokens", "Prompt tokens a request.", _TOKENS)
+        self.output_length = self._histogram("request_generation_tokens", "Tokens generated.", _TOKENS)
+        self._asked_n = self._histogram("request_params_n", "n of a request.", _COUNTS)
+        self._asked_tokens = self._histogram("request_params_max_tokens", "max_tokens.", _TOKENS)
+
+    def _add_times(self) -> None:
         self.first = self._histogram("time_to_first_token_seconds", "Arrival to first token.", _FIRST)
         self.between = self._histogram("inter_token_latency_seconds", "Between tokens.", _BETWEEN)
         self.per_token = self._histogram(
@@ -80,62 +127,47 @@ class Metrics:
             _BETWEEN,
         )
         self.whole = self._histogram("e2e_request_latency_seconds", "Arrival to end.", _WHOLE)
-        self.prompt_length = self._histogram("request_prompt_tokens", "Prompt tokens a request.", _TOKENS)
-        self.output_length = self._histogram("request_generation_tokens", "Tokens generated.", _TOKENS)
+        self.queued = self._histogram("request_queue_time_seconds", "Arrival to first step.", _FIRST)
+        self.prefill = self._histogram("request_prefill_time_seconds", "First step to first token.", _FIRST)
+        self.decode = self._histogram("request_decode_time_seconds", "First token to last.", _WHOLE)
+        self.inference = self._histogram("request_inference_time_seconds", "First step to end.", _WHOLE)
 
     def text(self) -> bytes:
         """The Prometheus text exposition format."""
         return generate_latest(self._registry)
 
+    def begin(self, prompt_tokens: int, params: SamplingParams) -> None:
+        """A prompt goes to the engine."""
+        self._prompt_tokens.inc(prompt_tokens)
+        self.prompt_length.observe(prompt_tokens)
+        self._asked_n.observe(params.n)
+        if params.max_tokens is not None:
+            self._asked_tokens.observe(params.max_tokens)
+
+    def began(self, now: float, wait: float, prompt_tokens: int, cached: int) -> None:
+        """A prompt's first token came `wait` seconds after the request; a cache had `cached` of its tokens."""
+        self.first.observe(wait)
+        self.recent.first_token(now, wait)
+        self._queries.inc(prompt_tokens)
+        self._hits.inc(cached)
+        self._cached.inc(cached)
+
+    def generated(self, now: float, tokens: int) -> None:
+        self._generation_tokens.inc(tokens)
+        self.recent.generated(now, tokens)
+
     def ended(self, reason: str) -> None:
         self._ends.labels(self._model, reason).inc()
+
+    def closed(self, reason: str) -> None:
+        self._closed.labels(self._model, reason).inc()
 
     def _counter(self, name: str, help_text: str) -> Counter:
         return Counter(OWN + name, help_text, ["model_name"], registry=self._own).labels(self._model)
 
+    def _labelled(self, name: str, help_text: str, label: str) -> Counter:
+        return Counter(OWN + name, help_text, ["model_name", label], registry=self._own)
+
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
         family = Histogram(OWN + name, help_text, ["model_name"], registry=self._own, buckets=buckets)
         return family.labels(self._model)
-
-
-class RequestMeter:
-    """Times one request; `arrival` is when the server had read it, in seconds of `monotonic`."""
-
-    def __init__(self, metrics: Metrics, arrival: float, prompt_tokens: int) -> None:
-        self._metrics = metrics
-        self._arrival = arrival
-        self._first: float | None = None
-        self._last: dict[int, float] = {}
-        self._tokens = 0
-        self._reason = "abort"
-        metrics.prompt_tokens.inc(prompt_tokens)
-        metrics.prompt_length.observe(prompt_tokens)
-
-    def take(self, piece: StreamOutput) -> None:
-        """Count one piece of the answer."""
-        if piece.token_ids:
-            now = monotonic()
-            if self._first is None:
-                self._first = now
-                self._metrics.first.observe(now - self._arrival)
-            last = self._last.get(piece.index)
-            if last is not None:
-                self._metrics.between.observe(now - last)
-            self._last[piece.index] = now
-            self._tokens += len(piece.token_ids)
-            self._metrics.generation_tokens.inc(len(piece.token_ids))
-        if piece.finish_reason is not None:
-            self._reason = piece.finish_reason
-
-    def end(self, completed: bool) -> None:
-        """The request is over; `completed` is False where it failed or its client left."""
-        reason = self._reason if completed or self._reason == "error" else "abort"
-        self._metrics.ended(reason)
-        if self._first is None or not completed:
-            return
-        self._metrics.whole.observe(monotonic() - self._arrival)
-        self._metrics.output_length.observe(self._tokens)
-        decoded = self._tokens - len(self._last)
-        if decoded > 0:
-            spent = sum(last - self._first for last in self._last.values())
-            self._metrics.per_token.observe(spent / decoded)

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from typing import Literal
 
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 Finish = Literal["stop", "length"]
+
+
+def json_reply(reply: BaseModel) -> Response:
+    """Fields that were never set stay out, so what is null was said to be."""
+    return Response(reply.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+def full_reply(reply: BaseModel) -> Response:
+    """Every field, set or not: the newer APIs leave none out."""
+    return Response(reply.model_dump_json(), media_type="application/json")
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int
 
 
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class TopLogprob(BaseModel):
@@ -86,6 +102,7 @@ class ChatChunk(BaseModel):
     model: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class TextLogprobs(BaseModel):

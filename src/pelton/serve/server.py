@@ -11,27 +11,33 @@ from types import FrameType
 
 import uvicorn
 
-from ..async_llm import AsyncLLM
 from ..errors import ConfigError
 from ..llm import LLM
 from .admission import Gate
 from .app import make_app
-from .client import EngineClient, InProcessClient
+from .connections import LARGEST_HEADERS, Connection, ConnectionLimits, OpenConnections, allow_files
 from .generation import Service
 from .metrics import Metrics
 from .prompts import Prompts
+from .served import ServedModel, in_process
 from .settings import ServerSettings
 
 CLOSE_SECONDS = 2.5
-LARGEST_HEADERS = 64 << 10
 
 
-def make_service(llm: LLM, settings: ServerSettings) -> Service:
-    """A service over an LLM, which belongs to it from now on. Starts the engine's thread."""
-    prompts = Prompts(llm.tokenizer, llm.loaded.template)
-    client: EngineClient = InProcessClient(AsyncLLM(llm))
-    metrics = Metrics(settings.served_model_name, client.load)
-    gate = Gate(client.facts.max_num_seqs, settings.max_queue, metrics.refused.inc)
+def make_service(model: ServedModel | LLM, settings: ServerSettings) -> Service:
+    """A service over an engine, which belongs to it from now on."""
+    if isinstance(model, LLM):
+        model = in_process(model)
+    client, prompts = model.client, Prompts(model.tokenizer, model.template)
+    metrics = Metrics(settings.served_model_name, client.load, lambda: client.restarts)
+    gate = Gate(
+        client.facts.max_num_seqs,
+        settings.max_queue,
+        metrics.refused.inc,
+        tenants=settings.tenants,
+        most_per_tenant=settings.max_seqs_per_tenant,
+    )
     return Service(settings, client, prompts, gate, metrics)
 
 
@@ -46,19 +52,29 @@ class Server(uvicorn.Server):
                 make_app(service),
                 host=settings.host,
                 port=settings.port,
-                http="h11",  # bounds the header; the C parser does not
+                http=Connection,
                 h11_max_incomplete_event_size=LARGEST_HEADERS,
                 ws="none",
                 lifespan="off",
                 proxy_headers=False,
                 server_header=False,
                 access_log=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 log_level="warning",
                 timeout_graceful_shutdown=2,
             )
         )
+        limits = ConnectionLimits(
+            allow_files(settings.max_connections),
+            settings.header_seconds,
+            settings.body_seconds,
+            settings.client_stall_seconds,
+        )
+        self.open = OpenConnections(limits, service.metrics.closed)
+        self.server_state = self.open
         self._service = service
         self._started = started
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -67,6 +83,7 @@ class Server(uvicorn.Server):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._service.client.open()
         try:
             await super().startup(sockets=sockets)
         except SystemExit:  # how uvicorn reports an address that it cannot listen at
@@ -74,6 +91,7 @@ class Server(uvicorn.Server):
             raise ConfigError(
                 "cannot listen there; is it in use?", field="host and port", value=where
             ) from None
+        self._watch = asyncio.create_task(self.open.watch())
         if self._started is not None and self.started:
             self._started(self.address)
 
@@ -84,6 +102,8 @@ class Server(uvicorn.Server):
         with suppress(asyncio.TimeoutError):  # a step that does not end dies with the process
             await asyncio.wait_for(self._service.client.close(), CLOSE_SECONDS)
         await super().shutdown(sockets=sockets)
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 def run_server(server: Server) -> None:

@@ -12,10 +12,12 @@ import typer
 from ..console import note, say, say_json, say_markdown_table
 from ..figures import mebibytes, parameters, seconds, share
 from ..options import EngineFlags, Json
+from .shares import profiles_of, say_profile
 
 if TYPE_CHECKING:
     from ...cost.machine import Machine
     from ...cost.passes import PassResult, PassTest, PassTimer
+    from ...cost.profile import Profile
     from ...llm import LLM
 
 _COLUMNS = ("model", "size", "params", "backend", "threads", "test", "t/s", "ceiling", "share")
@@ -57,19 +59,22 @@ def latency(
     tests = tests_of(prompt, generate, depth)
     start = perf_counter()
     with engine.open() as llm:
-        to_first, python, peak = _first_token(llm, start), python_share(llm), peak_memory()
+        to_first, python, peak = first_token(llm, start), python_share(llm), peak_memory()
         machine = measure(llm.settings.num_threads, engine.isa)
-        setup = _setup(engine, llm, machine, to_first, python, peak)
+        setup = setup_of(engine, llm, machine, to_first, python, peak)
         remember(machines_folder(), machine)
         timer = PassTimer(llm.engine, engine.max_num_batched_tokens)
         ceilings = ceilings_of(llm, machine, tests, engine.max_num_batched_tokens)
         if not json:
             _say_ceilings(machine, tests, ceilings)
-        results = list(_results(timer, tests, ceilings, repetitions))
+        results = list(results_of(timer, tests, ceilings, repetitions))
+        profiles = profiles_of(llm, machine, tests, engine.max_num_batched_tokens)
     if json:
-        say_json(_document(setup, machine, results))
-    else:
-        _say_results(setup, results)
+        say_json(document_of(setup, machine, results, profiles))
+        return
+    _say_results(setup, results)
+    for profile in profiles:
+        say_profile(profile)
 
 
 def tests_of(prompt: str, generate: str, depth: str) -> list[PassTest]:
@@ -84,7 +89,7 @@ def tests_of(prompt: str, generate: str, depth: str) -> list[PassTest]:
     return [PassTest(kind, count, at) for at in parse_counts(depth, "--n-depth") for kind, count in kinds]
 
 
-def _first_token(llm: LLM, start: float) -> float:
+def first_token(llm: LLM, start: float) -> float:
     from ...config import SamplingParams
 
     one = SamplingParams(max_tokens=1, temperature=0.0)
@@ -112,7 +117,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _setup(
+def setup_of(
     engine: EngineFlags, llm: LLM, machine: Machine, to_first: float, python: float, peak: int
 ) -> Setup:
     from ...types import BLOCK_SIZE
@@ -141,7 +146,7 @@ def ceilings_of(llm: LLM, machine: Machine, tests: Sequence[PassTest], chunk: in
     return [ceiling(llm.engine, formats, machine, test, chunk) for test in tests]
 
 
-def _results(
+def results_of(
     timer: PassTimer, tests: Sequence[PassTest], ceilings: Sequence[tuple[float, str]], repetitions: int
 ) -> Iterator[PassResult]:
     from ...cost.passes import PassResult
@@ -183,7 +188,10 @@ def _say_results(setup: Setup, results: Sequence[PassResult]) -> None:
         note("a share above 100 %: the machine was busier while its limits were measured; run again")
 
 
-def _document(setup: Setup, machine: Machine, results: Sequence[PassResult]) -> dict[str, object]:
+def document_of(
+    setup: Setup, machine: Machine, results: Sequence[PassResult], profiles: Sequence[Profile]
+) -> dict[str, object]:
+    """All that was measured, as one JSON document."""
     from ... import __version__
 
     rows = [
@@ -201,4 +209,11 @@ def _document(setup: Setup, machine: Machine, results: Sequence[PassResult]) -> 
         }
         for r in results
     ]
-    return {"pelton": __version__, "setup": asdict(setup), "machine": asdict(machine), "tests": rows}
+    shares = {str(p.test): [asdict(part) for part in p.shares] for p in profiles}
+    return {
+        "pelton": __version__,
+        "setup": asdict(setup),
+        "machine": asdict(machine),
+        "tests": rows,
+        "profiles": shares,
+    }

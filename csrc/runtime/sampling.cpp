@@ -1,0 +1,194 @@
+#include "runtime/sampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/errors.h"
+#include "isa/half.h"
+
+namespace pelton {
+
+namespace {
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+// Tokens looked at first for a probability mass, and how many times more each time they are too few.
+constexpr std::int64_t kFirstGuess = 128, kGrowth = 16;
+
+// Orders by value, the largest first, then by id: the bits of a float, flipped where it is negative, order as
+// the number does. Adding zero makes -0 equal to 0.
+std::uint64_t key_of(float value, std::int64_t id) {
+    const std::uint32_t bits = bits_of_float(value + 0.0f);
+    const std::uint32_t ascending = bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
+    return std::uint64_t{~ascending} << 32 | static_cast<std::uint64_t>(id);
+}
+
+float value_of(std::uint64_t key) {
+    const std::uint32_t ascending = ~static_cast<std::uint32_t>(key >> 32);
+    return float_of_bits(ascending >> 31 != 0 ? ascending & 0x7fffffffu : ~ascending);
+}
+
+// Partitions around the number of entries, smallest keys first, whose weights are the fewest to sum to `need`
+// (1 .. the sum of all); returns that number. The last of them stands at its end.
+template <class Entry>
+std::int64_t fewest_with(std::vector<Entry>& entries, std::int64_t need) {
+    const auto before = [](const Entry& a, const Entry& b) { return a.key < b.key; };
+    std::int64_t low = 0, high = static_cast<std::int64_t>(entries.size());
+    while (high - low > 1) {
+        const std::int64_t middle = low + (high - low) / 2;
+        const auto at = entries.begin();
+        std::nth_element(at + low, at + middle, at + high, before);
+        std::int64_t sum = 0;
+        for (std::int64_t i = low; i < middle; ++i) sum += entries[static_cast<std::size_t>(i)].weight;
+        if (sum >= need) {
+            high = middle;
+        } else {
+            need -= sum;
+            low = middle;
+        }
+    }
+    return high;
+}
+
+std::int64_t target_of(double random, std::int64_t total) {
+    return std::min(static_cast<std::int64_t>(random * static_cast<double>(total)), total - 1);
+}
+
+void check(const RowChoice& choice, const LogitRows& logits) {
+    require(choice.row >= 0 && choice.row < logits.count, "there is no such row of logits");
+    require(choice.temperature >= 0.0f && choice.temperature <= 3e38f, "a temperature is 0 or more");
+    require(choice.log_min_p <= 0.0 && choice.top_k >= 0 && choice.top_p > 0.0 && choice.top_p <= 1.0,
+            "min_p, top_k or top_p is out of range");
+    require(choice.random >= 0.0 && choice.random < 1.0, "a random number is from 0 to below 1");
+}
+
+}  // namespace
+
+RowSampler::RowSampler(std::shared_ptr<ThreadPool> pool, const KernelTable& kernels)
+    : pool_(std::move(pool)),
+      kernels_(&kernels.sample),
+      scratch_(static_cast<std::size_t>(pool_->num_threads())) {}
+
+void RowSampler::choose(const LogitRows& logits, std::vector<RowChoice>& choices) {
+    require(logits.width < std::int64_t{1} << 22, "a vocabulary has less than 2^22 tokens");
+    for (const RowChoice& choice : choices) check(choice, logits);
+    const auto choose_one = [&](RowChoice& choice, int thread) {
+        choice.token = choose_row(logits.data + choice.row * logits.width, logits.width, choice,
+                                  scratch_[static_cast<std::size_t>(thread)]);
+    };
+    std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    if (choices.size() == 1) return choose_one(choices.front(), 0);
+    const std::size_t threads = static_cast<std::size_t>(pool_->num_threads());
+    pool_->run([&](int thread) {
+        for (std::size_t i = static_cast<std::size_t>(thread); i < choices.size(); i += threads)
+            choose_one(choices[i], thread);
+    });
+}
+
+std::int32_t RowSampler::choose_row(const float* logits, std::int64_t width, const RowChoice& choice,
+                                    Scratch& scratch) const {
+    const std::int64_t best = kernels_->most_likely(logits, width);
+    if (best < 0 || choice.temperature == 0.0f) return static_cast<std::int32_t>(best);
+    Row row{logits, width, choice.temperature, kNothing, logits[best] / choice.temperature};
+    if (!(row.peak > kNothing)) return -1;  // dividing made -infinity of all
+    if (choice.log_min_p > kNothing) row.lowest = static_cast<float>(double{row.peak} + choice.log_min_p);
+    const bool cut = choice.top_k > 0 && choice.top_k < width;
+    if (!cut && choice.top_p >= 1.0) return draw_from_all(row, choice.random, scratch);
+    Candidates& kept = scratch.candidates;
+    std::int64_t total = 0;
+    if (cut) {
+        collect_top(row, choice.top_k, kept);
+        total = weigh(row, kept);
+    } else {
+        total = sum_blocks(row, scratch);
+    }
+    if (choice.top_p < 1.0) {
+        keep_mass(row, choice.top_p, total, cut, kept);
+        total = 0;
+        for (const Candidate& candidate : kept) total += candidate.weight;
+    }
+    for (Candidate& candidate : kept) candidate.key &= 0xffffffffu;  // a draw goes by id
+    const std::int64_t drawn = fewest_with(kept, target_of(choice.random, total) + 1);
+    return static_cast<std::int32_t>(kept[static_cast<std::size_t>(drawn - 1)].key);
+}
+
+std::int64_t RowSampler::sum_blocks(const Row& row, Scratch& scratch) const {
+    float t[kSampleBlock];
+    std::int64_t total = 0;
+    scratch.block_sums.clear();
+    for (std::int64_t start = 0; start < row.width; start += kSampleBlock) {
+        const std::int64_t count = std::min<std::int64_t>(kSampleBlock, row.width - start);
+        kernels_->scale(row.logits + start, count, row.temperature, row.lowest, t);
+        scratch.block_sums.push_back(kernels_->weigh(t, count, row.peak, nullptr));
+        total += scratch.block_sums.back();
+    }
+    return total;
+}
+
+std::int32_t RowSampler::draw_from_all(const Row& row, double random, Scratch& scratch) const {
+    std::int64_t left = target_of(random, sum_blocks(row, scratch));
+    std::size_t block = 0;
+    while (left >= scratch.block_sums[block]) left -= scratch.block_sums[block++];
+    const std::int64_t start = static_cast<std::int64_t>(block) * kSampleBlock;
+    const std::int64_t count = std::min<std::int64_t>(kSampleBlock, row.width - start);
+    float t[kSampleBlock];
+    std::int64_t weights[kSampleBlock];
+    kernels_->scale(row.logits + start, count, row.temperature, row.lowest, t);
+    kernels_->weigh(t, count, row.peak, weights);
+    std::int64_t place = 0;
+    while (left >= weights[place]) left -= weights[place++];
+    return static_cast<std::int32_t>(start + place);
+}
+
+// The `count` largest tokens that are not refused, in no order. What cannot be among them any more is passed
+// over block by block: its largest has to beat the least of those found so far.
+void RowSampler::collect_top(const Row& row, std::int64_t count, Candidates& found) const {
+    const std::size_t wanted = static_cast<std::size_t>(std::min(count, row.width));
+    float threshold = kNothing, t[kSampleBlock];
+    const auto shrink = [&] {
+        if (found.size() <= wanted) return;
+        const auto last = found.begin() + static_cast<std::ptrdiff_t>(wanted) - 1;
+        std::nth_element(found.begin(), last, found.end(),
+                         [](const Candidate& a, const Candidate& b) { return a.key < b.key; });
+        found.resize(wanted);
+        threshold = value_of(found.back().key);
+    };
+    found.clear();
+    for (std::int64_t start = 0; start < row.width; start += kSampleBlock) {
+        const std::int64_t size = std::min<std::int64_t>(kSampleBlock, row.width - start);
+        if (!(kernels_->scale(row.logits + start, size, row.temperature, row.lowest, t) > threshold))
+            continue;
+        for (std::int64_t i = 0; i < size; ++i)  // an equal one has a higher id than those found
+            if (t[i] > threshold) found.push_back({key_of(t[i], start + i), 0});
+        if (found.size() >= 2 * wanted + 64) shrink();
+    }
+    shrink();
+}
+
+std::int64_t RowSampler::weigh(const Row& row, Candidates& found) const {
+    float t[kSampleBlock];
+    std::int64_t weights[kSampleBlock], total = 0;
+    for (std::size_t start = 0; start < found.size(); start += kSampleBlock) {
+        const std::size_t count = std::min<std::size_t>(kSampleBlock, found.size() - start);
+        for (std::size_t i = 0; i < count; ++i) t[i] = value_of(found[start + i].key);
+        total += kernels_->weigh(t, static_cast<std::int64_t>(count), row.peak, weights);
+        for (std::size_t i = 0; i < count; ++i) found[start + i].weight = weights[i];
+    }
+    return total;
+}
+
+// Keeps the fewest tokens, largest first, that hold `top_p` of `total`. Unless all there are have been found
+// they are looked for among ever more of the largest.
+void RowSampler::keep_mass(const Row& row, double top_p, std::int64_t total, bool all_found,
+                           Candidates& kept) const {
+    const double share = std::ceil(top_p * static_cast<double>(total));
+    const std::int64_t need = std::min(static_cast<std::int64_t>(share), total);
+    for (std::int64_t count = kFirstGuess; !all_found; count *= kGrowth) {
+        collect_top(row, count, kept);
+        all_found = weigh(row, kept) >= need || count >= row.width;
+    }
+    kept.resize(static_cast<std::size_t>(fewest_with(kept, need)));
+}
+
+}  // namespace pelton

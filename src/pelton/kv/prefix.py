@@ -1,0 +1,231 @@
+"""The prefix cache: what sequences computed stays in the arena until its blocks are wanted for something else.
+
+RadixAttention of "Efficiently Programming Large Language Models using SGLang": a radix tree over token ids
+whose nodes are the arena's blocks. Promise: exact = True, bit for bit, for a token's keys and values depend
+on the tokens before it alone (law 2); and a conversation that goes on computes only its new tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..types import BLOCK_SIZE, I32
+from .blocks import BlockPool, BlockTable
+from .eviction import EvictionPolicy
+from .tree import KEY_BYTES, Node, PrefixTree, closest, key_of, outgrown
+
+
+@dataclass
+class CacheStats:
+    """Running totals. queries, hits: prompt tokens asked for and found, each sequence counted once."""
+
+    queries: int = 0
+    hits: int = 0
+    evicted: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        return self.hits / self.queries if self.queries else 0.0
+
+
+class PrefixCache:
+    """Keeps blocks of a pool for prefixes: see `kv.blocks.Keeper`. Not thread-safe, as the engine."""
+
+    exact = True
+
+    def __init__(self, pool: BlockPool, policy: EvictionPolicy) -> None:
+        self.pool = pool
+        self.policy = policy
+        self.tree = PrefixTree()
+        self.stats = CacheStats()
+        self._node_of: dict[int, Node] = {}
+        pool.keeper = self
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that hold a known prefix, in use or resting."""
+        return len(self._node_of)
+
+    def open(self, table: BlockTable, salt: str) -> Prefix:
+        """The cache as one sequence sees it."""
+        return Prefix(self, table, salt)
+
+    def insert(self, parent: Node, key: bytes, block: int) -> Node:
+        """Make `block`, which a table refers to, the node `key` below `parent`; a shorter one gives way."""
+        shorter = outgrown(parent, key)
+        if shorter is not None and self._rests(shorter):
+            self.remove(shorter)
+        node = self.tree.insert(parent, key)
+        self._settle(node, block)
+        return node
+
+    def remove(self, node: Node) -> None:
+        """Forget a node and all below it; blocks that nobody refers to are free afterwards."""
+        for gone in node.subtree():
+            self._unsettle(gone)
+        self.tree.remove(node)
+
+    def rest(self, block: int) -> None:
+        self.policy.rest(self._node_of[block])
+
+    def wake(self, block: int) -> None:
+        self.policy.wake(self._node_of[block])
+
+    def give_up(self) -> None:
+        """Free one resting block."""
+        node = self.policy.victim()
+        self.stats.evicted += 1
+        self.remove(node)
+
+    def withdraw(self, block: int) -> None:
+        """Let a table have a block for itself: the tree forgets it and what follows it."""
+        self.remove(self._node_of[block])
+
+    def in_use(self, salt: str, tokens: I32) -> int:
+        """How many blocks at the beginning of `tokens` running sequences hold: sharing those takes no room."""
+        node, key, count = self.tree.root(salt), key_of(tokens), 0
+        while True:
+            child = node.children.get(key[count * KEY_BYTES : (count + 1) * KEY_BYTES])
+            if child is None or not child.is_full or child.block is None or self._rests(child):
+                return count
+            node, count = child, count + 1
+
+    def check(self) -> None:
+        """Assert that tree, pool and policy agree; for tests and idle moments."""
+        found = {node.block: node for node in self.tree.nodes() if node.block is not None}
+        assert found == self._node_of, "the tree and its index of blocks differ"
+        for node in self.tree.nodes():
+            assert node.is_full or not node.children, "a block that is not full has children"
+            assert node.order == sorted(node.children)
+            parent = node.parent
+            assert parent is not None
+            if parent.parent is not None and node.block is not None:
+                assert parent.block is not None, "a block is in memory without the one before it"
+                assert self._rests(node) or not self._rests(parent), "a block rests before one that is used"
+        self.pool.check_kept(self._node_of)
+
+    def _rests(self, node: Node) -> bool:
+        return node.block is not None and self.pool.rests(node.block)
+
+    def _settle(self, node: Node, block: int) -> None:
+        self.pool.keep(block)
+        node.block = block
+        self._node_of[block] = node
+
+    def _unsettle(self, node: Node) -> None:
+        if node.block is not None:
+            self.policy.forget(node)
+            del self._node_of[node.block]
+            self.pool.unkeep(node.block)
+            node.block = None
+
+
+class Prefix:
+    """One sequence's place in the tree: its first `depth` blocks are the path to a node.
+
+    `tokens` is always the whole sequence, `computed` how many of its tokens have keys and values.
+    """
+
+    def __init__(self, cache: PrefixCache, table: BlockTable, salt: str) -> None:
+        self._cache = cache
+        self._table = table
+        self._node = cache.tree.root(salt)
+        self._salt = salt
+        self.depth = 0
+        self.counted = False
+
+    def fork(self, table: BlockTable) -> Prefix:
+        """The same place for a sequence that shares all blocks."""
+        other = Prefix(self._cache, table, self._salt)
+        other._node, other.depth = self._node, self.depth
+        other.counted = True
+        return other
+
+    def extend(self, tokens: I32, computed: int, limit: int) -> int:
+        """Take over blocks that hold tokens beyond `computed`, up to `limit`; how many are computed then.
+
+        A block that agrees only in its beginning is shared too: the table copies it before it writes there.
+        """
+        if limit <= computed or not self._is_current(computed):
+            return computed
+        key = key_of(tokens[self.depth * BLOCK_SIZE : limit])
+        at = 0
+        while at + KEY_BYTES <= len(key):
+            child = self._node.children.get(key[at : at + KEY_BYTES])
+            if child is None or child.block is None:
+                break
+            self._enter(child, child.block)
+            at += KEY_BYTES
+        computed = max(computed, self.depth * BLOCK_SIZE)
+        return self._share_beginning(key[at : at + KEY_BYTES], computed)
+
+    def publish(self, tokens: I32, computed: int) -> None:
+        """Put the blocks that are full by now into the tree, or use the ones that are there already."""
+        while (self.depth + 1) * BLOCK_SIZE <= computed:
+            if not self._node.in_tree:
+                return
+            key = key_of(tokens[self.depth * BLOCK_SIZE : (self.depth + 1) * BLOCK_SIZE])
+            child = self._node.children.get(key)
+            if child is None:
+                block = self._table.blocks[self.depth]
+                self._enter(self._cache.insert(self._node, key, block), block)
+            elif child.block is not None:
+                self._enter(child, child.block)
+            else:
+                return
+
+    def finish(self, tokens: I32, computed: int) -> None:
+        """The sequence stops here: leave its blocks in the tree, the last one too though it is not full."""
+        computed = min(computed, len(tokens))
+        self.publish(tokens, computed)
+        if self._is_current(computed) and computed % BLOCK_SIZE:
+            key = key_of(tokens[self.depth * BLOCK_SIZE : computed])
+            block = self._table.blocks[self.depth]
+            known = closest(self._node, key)
+            if not self._cache.pool.is_kept(block) and (known is None or known[1] * 4 < len(key)):
+                self._cache.policy.request(self._cache.insert(self._node, key, block))
+
+    def rewind(self, computed: int) -> None:
+        """Go back to where only `computed` tokens are left; 0 after the table was released."""
+        while self.depth * BLOCK_SIZE > computed:
+            assert self._node.parent is not None
+            self._node = self._node.parent
+            self.depth -= 1
+
+    def spoil(self) -> None:
+        """Numbers of this sequence are not to be trusted: forget every block it used, and what follows."""
+        path = self._node.path() if self._node.in_tree else []
+        if path:
+            self._cache.remove(path[0])
+
+    def count(self, num_prompt: int, found: int) -> None:
+        """Note for the statistics what a sequence's prompt asked for and found."""
+        if not self.counted:
+            self._cache.stats.queries += num_prompt
+            self.counted = True
+        self._cache.stats.hits += found
+
+    def in_use(self, tokens: I32) -> int:
+        """Blocks of `tokens` that running sequences hold already, for a sequence that holds none."""
+        return self._cache.in_use(self._salt, tokens)
+
+    def _is_current(self, computed: int) -> bool:
+        return self._node.in_tree and self.depth == computed // BLOCK_SIZE
+
+    def _enter(self, node: Node, block: int) -> None:
+        self._table.put(self.depth, block)
+        self._cache.policy.request(node)
+        self._node = node
+        self.depth += 1
+
+    def _share_beginning(self, key: bytes, computed: int) -> int:
+        found = closest(self._node, key)
+        if found is None or found[0].block is None:
+            return computed
+        node, shared = found
+        end = self.depth * BLOCK_SIZE + shared
+        if end > computed:
+            self._table.put(self.depth, found[0].block)
+            return end
+        return computed
+

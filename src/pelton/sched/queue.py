@@ -1,0 +1,77 @@
+"""Sequences that hold no KV and wait for their turn."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from .policy import Rank
+from .sequence import Sequence
+
+RERANKED_AT_ONCE = 64
+SELDOM = 16
+"""A longer queue is ranked anew only every so many steps: 1,000 ranks take about a millisecond."""
+
+_Entry = tuple[Rank, int, Sequence]
+
+
+class WaitingQueue:
+    """A heap by rank; ties go to who joined first. Removal leaves the entry to be skipped later."""
+
+    def __init__(self, rank: Callable[[Sequence], Rank]) -> None:
+        self._rank = rank
+        self._heap: list[_Entry] = []
+        self._live: dict[int, _Entry] = {}  # sequence id -> its entry, in the order of joining
+        self._count = 0
+        self._skipped_steps = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, sequence: Sequence) -> bool:
+        return sequence.id in self._live
+
+    def add(self, sequence: Sequence) -> None:
+        self._count += 1
+        entry = (self._rank(sequence), self._count, sequence)
+        self._live[sequence.id] = entry
+        heapq.heappush(self._heap, entry)
+
+    def remove(self, sequence: Sequence) -> None:
+        del self._live[sequence.id]
+        if not self._live:
+            self._heap.clear()
+
+    def best(self) -> tuple[Sequence, Rank]:
+        """The head of a queue that is not empty."""
+        while True:
+            entry = self._heap[0]
+            if self._live.get(entry[2].id) is entry:
+                return entry[2], entry[0]
+            heapq.heappop(self._heap)
+
+    def longest_waiting(self) -> Sequence:
+        return next(iter(self._live.values()))[2]
+
+    def ordered(self, most: int) -> Iterator[Sequence]:
+        """The `most` best, best first."""
+        if most == 1:
+            yield self.best()[0]
+            return
+        for entry in heapq.nsmallest(most, self._live.values()):
+            yield entry[2]
+
+    def rank_again(self) -> None:
+        """Ranks have changed; a long queue puts this off for some steps."""
+        self._skipped_steps += 1
+        if not self._live or (len(self._live) > RERANKED_AT_ONCE and self._skipped_steps < SELDOM):
+            return
+        self._skipped_steps = 0
+        for key, (_, count, sequence) in self._live.items():
+            self._live[key] = (self._rank(sequence), count, sequence)
+        self._heap = list(self._live.values())
+        heapq.heapify(self._heap)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (entry[2] for entry in islice(self._live.values(), None))

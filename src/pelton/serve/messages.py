@@ -1,0 +1,148 @@
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's API over the chat."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from ..errors import RequestError
+from .chat import Chat, render
+from .events import EventStream, Framing, named_event, while_connected, with_pings
+from .failures import anthropic_body, body_of, status_of
+from .fields import TemplateFields
+from .generation import Caller, Service, caller_of
+from .messages_fields import CHAT_NAMES, CountRequest, MessagesRequest
+from .messages_replies import Counted, ErrorReply, MessageReply, MessageUsage, TextContent
+from .replies import Usage, full_reply
+
+PING_SECONDS = 15.0
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
+}
+
+
+def add_messages(app: FastAPI, service: Service) -> None:
+    """The routes of this API."""
+
+    @app.post("/v1/messages", response_model=MessageReply, responses=_ERRORS)
+    async def messages(request: Request, body: MessagesRequest) -> Response:
+        caller = caller_of(request)
+        work = Messages(service, caller, body)
+        if not body.stream:
+            reply = full_reply(await while_connected(request, work.whole()))
+        else:
+            frames = work.events()
+            first = await while_connected(request, anext(frames))
+            pinged = with_pings(frames, named_event("ping", {}), PING_SECONDS)
+            reply = EventStream(first, pinged, service.settings.client_stall_seconds, FRAMING)
+        reply.headers["request-id"] = caller.request_id
+        return reply
+
+    @app.post("/v1/messages/count_tokens", response_model=Counted, responses=_ERRORS)
+    async def count_tokens(body: CountRequest) -> Response:
+        service.check_model(body.model)
+        talk = body.conversation()
+        template = TemplateFields(
+            messages=talk.messages,
+            add_generation_prompt=not body.continues,
+            continue_final_message=body.continues,
+        )
+        try:
+            ids = await render(service.prompts, template)
+        except RequestError as error:
+            raise talk.in_client_words(error, CHAT_NAMES) from None
+        return full_reply(Counted(input_tokens=len(ids)))
+
+
+def _failure(error: Exception) -> bytes:
+    return named_event("error", anthropic_body(status_of(error), body_of(error)))
+
+
+FRAMING = Framing(_failure, b"")
+
+
+class Messages:
+    """One request, checked when made; `events` or `whole` runs it."""
+
+    def __init__(self, service: Service, caller: Caller, body: MessagesRequest) -> None:
+        self._talk = body.conversation()
+        self._model = service.settings.served_model_name
+        self._id = f"msg_{caller.request_id}"
+        try:
+            self._chat = Chat(service, caller, body.chat(self._talk))
+        except RequestError as error:
+            raise self._talk.in_client_words(error, CHAT_NAMES) from None
+
+    async def whole(self) -> MessageReply:
+        try:
+            reply = await self._chat.whole()
+        except RequestError as error:
+            raise self._talk.in_client_words(error, CHAT_NAMES) from None
+        (choice,) = reply.choices
+        reason, sequence = _stop(choice.finish_reason, choice.stop_reason)
+        return MessageReply(
+            id=self._id,
+            model=self._model,
+            content=[TextContent(text=choice.message.content)],
+            stop_reason=reason,
+            stop_sequence=sequence,
+            usage=_usage(reply.usage),
+        )
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The typed events of a stream, `message_start` to `message_stop`."""
+        try:
+            async with aclosing(self._chat.choices()) as choices:
+                first = await anext(choices)
+                yield named_event("message_start", {"message": self._begun()})
+                yield named_event(
+                    "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
+                )
+                yield named_event("ping", {})
+                last = first
+                if first.delta.content:
+                    yield _delta(first.delta.content)
+                async for choice in choices:
+                    last = choice
+                    if choice.delta.content:
+                        yield _delta(choice.delta.content)
+        except RequestError as error:
+            raise self._talk.in_client_words(error, CHAT_NAMES) from None
+        yield named_event("content_block_stop", {"index": 0})
+        reason, sequence = _stop(last.finish_reason, last.stop_reason)
+        usage = _usage(self._chat.usage).model_dump()
+        yield named_event(
+            "message_delta", {"delta": {"stop_reason": reason, "stop_sequence": sequence}, "usage": usage}
+        )
+        yield named_event("message_stop", {})
+
+    def _begun(self) -> dict[str, object]:
+        usage = _usage(self._chat.usage)
+        begun = MessageReply(
+            id=self._id, model=self._model, content=[], stop_reason=None, stop_sequence=None, usage=usage
+        )
+        return begun.model_dump()
+
+
+def _delta(text: str) -> bytes:
+    return named_event("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": text}})
+
+
+def _stop(finish: str | None, reason: int | str | None) -> tuple[Any, str | None]:
+    """Anthropic's stop_reason and stop_sequence for OpenAI's finish_reason and vLLM's stop_reason."""
+    if finish == "length":
+        return "max_tokens", None
+    return ("stop_sequence", reason) if isinstance(reason, str) else ("end_turn", None)
+
+
+def _usage(usage: Usage) -> MessageUsage:
+    cached = usage.prompt_tokens_details.cached_tokens
+    return MessageUsage(
+        input_tokens=usage.prompt_tokens - cached,
+        cache_read_input_tokens=cached,
+        output_tokens=usage.completion_tokens,
+    )
