@@ -30,6 +30,7 @@ ROOMS = [
     "adapt",
     "sched",
     "batch",
+    "hidden",
     "engine",
     "text",
     "tools",

@@ -82,6 +82,30 @@ float scale_logits(const float* x, int64_t count, float temperature, float lowes
     return reduce_max(largest);
 }
 
+int64_t logits_reaching(const float* x, int64_t count, float temperature, float lowest, float* values,
+                        int32_t* places) {
+    constexpr int64_t kGroup = 64;  // looked at together: most hold none
+    float t[kGroup];
+    int64_t found = 0;
+    for (int64_t start = 0; start < count; start += kGroup) {
+        const int64_t size = count - start < kGroup ? count - start : kGroup;
+        if (!(scale_logits(x + start, size, temperature, kNothing, t) >= lowest)) continue;
+        for (int64_t i = 0; i < size; ++i) {  // without branches, which nobody could predict
+            values[found] = t[i];
+            places[found] = static_cast<int32_t>(start + i);
+            found += t[i] >= lowest;
+        }
+    }
+    return found;
+}
+
+PELTON_INLINE void store_joined(int64_t* weights, Weight weight) {
+    int32_t high[16], low[16];
+    store_i32(high, weight.high);
+    store_i32(low, weight.low);
+    for (int lane = 0; lane < 16; ++lane) weights[lane] = joined(high[lane], low[lane]);
+}
+
 int64_t weigh_logits(const float* t, int64_t count, float peak, int64_t* weights) {
     constexpr float kLargest = 3.4028234e38f, kLowest = -30.0f;  // 2^40 * e^-30 rounds to 0
     Weight sum{set1_i32(0), set1_i32(0)};
@@ -92,11 +116,13 @@ int64_t weigh_logits(const float* t, int64_t count, float peak, int64_t* weights
         const Weight weight = weight_of(w);
         sum = {sum.high + weight.high, sum.low + weight.low};
         if (weights == nullptr) continue;
-        int32_t high[16], low[16];
-        store_i32(high, weight.high);
-        store_i32(low, weight.low);
-        for (int64_t lane = 0; lane < 16 && i + lane < count; ++lane)
-            weights[i + lane] = joined(high[lane], low[lane]);
+        if (count - i >= 16) {
+            store_joined(weights + i, weight);
+        } else {
+            int64_t last[16];
+            store_joined(last, weight);
+            memcpy(weights + i, last, static_cast<size_t>(count - i) * sizeof(int64_t));
+        }
     }
     // A lane adds 16 numbers up to 2^20, 16 lanes stay below 2^31.
     return joined(reduce_add(sum.high), reduce_add(sum.low));

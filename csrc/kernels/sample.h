@@ -18,6 +18,10 @@ struct SampleKernels {
     // t = x / temperature, -infinity where that is below `lowest`; returns the largest. count <=
     // kSampleBlock.
     float (*scale)(const float* x, int64_t count, float temperature, float lowest, float* t);
+    // Of x / temperature those from `lowest` on, and their places: returns how many. count <= kSampleBlock;
+    // values and places have room for that many.
+    int64_t (*reaching)(const float* x, int64_t count, float temperature, float lowest, float* values,
+                        int32_t* places);
     // The weights of t (null: not wanted); returns their sum. Where `peak` is infinite, infinite logits weigh
     // 2^40 and others nothing. count <= kSampleBlock.
     int64_t (*weigh)(const float* t, int64_t count, float peak, int64_t* weights);
@@ -27,6 +31,8 @@ struct SampleKernels {
 namespace PELTON_ISA {
 int64_t most_likely(const float* x, int64_t count);
 float scale_logits(const float* x, int64_t count, float temperature, float lowest, float* t);
+int64_t logits_reaching(const float* x, int64_t count, float temperature, float lowest, float* values,
+                        int32_t* places);
 int64_t weigh_logits(const float* t, int64_t count, float peak, int64_t* weights);
 }  // namespace PELTON_ISA
 #endif

@@ -16,7 +16,7 @@ const KernelTable& kernels() {
         {rotate},
         {route},
         {attend_chunk, merge_states, finish_state, add_mass, store_kv},
-        {most_likely, scale_logits, weigh_logits},
+        {most_likely, scale_logits, logits_reaching, weigh_logits},
     };
     return kTable;
 }

@@ -13,8 +13,10 @@ namespace pelton {
 namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-// Tokens looked at first for a probability mass, and how many times more each time they are too few.
-constexpr std::int64_t kFirstGuess = 128, kGrowth = 16;
+// Tokens among which a probability mass is looked for first; a top-p of 0.95 mostly keeps fewer.
+constexpr std::int64_t kFirstGuess = 128;
+// Tokens are sorted into buckets an eighth wide by how far they are below the peak.
+constexpr int kBuckets = 256;
 
 // Orders by value, the largest first, then by id: the bits of a float, flipped where it is negative, order as
 // the number does. Adding zero makes -0 equal to 0.
@@ -49,6 +51,17 @@ std::int64_t fewest_with(std::vector<Entry>& entries, std::int64_t need) {
         }
     }
     return high;
+}
+
+// A larger value never has a larger bucket. Where the peak is infinite it alone has bucket 0.
+int bucket_of(float value, float peak) {
+    if (value == peak) return 0;
+    const float eighths = (peak - value) * 8.0f;
+    return eighths < static_cast<float>(kBuckets - 1) ? static_cast<int>(eighths) : kBuckets - 1;
+}
+
+std::int64_t share_of(double part, std::int64_t total) {
+    return std::min(static_cast<std::int64_t>(std::ceil(part * static_cast<double>(total))), total);
 }
 
 std::int64_t target_of(double random, std::int64_t total) {
@@ -93,24 +106,20 @@ std::int32_t RowSampler::choose_row(const float* logits, std::int64_t width, con
     Row row{logits, width, choice.temperature, kNothing, logits[best] / choice.temperature};
     if (!(row.peak > kNothing)) return -1;  // dividing made -infinity of all
     if (choice.log_min_p > kNothing) row.lowest = static_cast<float>(double{row.peak} + choice.log_min_p);
-    const bool cut = choice.top_k > 0 && choice.top_k < width;
-    if (!cut && choice.top_p >= 1.0) return draw_from_all(row, choice.random, scratch);
     Candidates& kept = scratch.candidates;
-    std::int64_t total = 0;
-    if (cut) {
+    std::int64_t total;
+    if (choice.top_k > 0 && choice.top_k < width) {
         collect_top(row, choice.top_k, kept);
         total = weigh(row, kept);
+    } else if (choice.top_p >= 1.0) {
+        return draw_from_all(row, choice.random, scratch);
     } else {
         total = sum_blocks(row, scratch);
+        collect_reaching(row, least_that_matters(row.peak, total, choice.top_p, width), kept);
+        weigh(row, kept);
     }
-    if (choice.top_p < 1.0) {
-        keep_mass(row, choice.top_p, total, cut, kept);
-        total = 0;
-        for (const Candidate& candidate : kept) total += candidate.weight;
-    }
-    for (Candidate& candidate : kept) candidate.key &= 0xffffffffu;  // a draw goes by id
-    const std::int64_t drawn = fewest_with(kept, target_of(choice.random, total) + 1);
-    return static_cast<std::int32_t>(kept[static_cast<std::size_t>(drawn - 1)].key);
+    if (choice.top_p < 1.0) keep_mass(kept, row.peak, share_of(choice.top_p, total));
+    return draw(kept, choice.random);
 }
 
 std::int64_t RowSampler::sum_blocks(const Row& row, Scratch& scratch) const {
@@ -142,25 +151,20 @@ std::int32_t RowSampler::draw_from_all(const Row& row, double random, Scratch& s
 }
 
 // The `count` largest tokens that are not refused, in no order. What cannot be among them any more is passed
-// over block by block: its largest has to beat the least of those found so far.
+// over: it has to beat the least of those found so far, an equal one has a higher id.
 void RowSampler::collect_top(const Row& row, std::int64_t count, Candidates& found) const {
     const std::size_t wanted = static_cast<std::size_t>(std::min(count, row.width));
-    float threshold = kNothing, t[kSampleBlock];
+    float least = std::max(row.lowest, kLowestFloat);
     const auto shrink = [&] {
         if (found.size() <= wanted) return;
         const auto last = found.begin() + static_cast<std::ptrdiff_t>(wanted) - 1;
-        std::nth_element(found.begin(), last, found.end(),
-                         [](const Candidate& a, const Candidate& b) { return a.key < b.key; });
+        std::nth_element(found.begin(), last, found.end());
         found.resize(wanted);
-        threshold = value_of(found.back().key);
+        least = std::nextafter(value_of(found.back().key), kInfinity);
     };
     found.clear();
     for (std::int64_t start = 0; start < row.width; start += kSampleBlock) {
-        const std::int64_t size = std::min<std::int64_t>(kSampleBlock, row.width - start);
-        if (!(kernels_->scale(row.logits + start, size, row.temperature, row.lowest, t) > threshold))
-            continue;
-        for (std::int64_t i = 0; i < size; ++i)  // an equal one has a higher id than those found
-            if (t[i] > threshold) found.push_back({key_of(t[i], start + i), 0});
+        append_reaching(row, start, least, found);
         if (found.size() >= 2 * wanted + 64) shrink();
     }
     shrink();
@@ -176,19 +180,6 @@ std::int64_t RowSampler::weigh(const Row& row, Candidates& found) const {
         for (std::size_t i = 0; i < count; ++i) found[start + i].weight = weights[i];
     }
     return total;
-}
-
-// Keeps the fewest tokens, largest first, that hold `top_p` of `total`. Unless all there are have been found
-// they are looked for among ever more of the largest.
-void RowSampler::keep_mass(const Row& row, double top_p, std::int64_t total, bool all_found,
-                           Candidates& kept) const {
-    const double share = std::ceil(top_p * static_cast<double>(total));
-    const std::int64_t need = std::min(static_cast<std::int64_t>(share), total);
-    for (std::int64_t count = kFirstGuess; !all_found; count *= kGrowth) {
-        collect_top(row, count, kept);
-        all_found = weigh(row, kept) >= need || count >= row.width;
-    }
-    kept.resize(static_cast<std::size_t>(fewest_with(kept, need)));
 }
 
 }  // namespace pelton

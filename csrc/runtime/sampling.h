@@ -58,8 +58,8 @@ class RowSampler {
     std::int64_t sum_blocks(const Row& row, Scratch& scratch) const;
     std::int32_t draw_from_all(const Row& row, double random, Scratch& scratch) const;
     void collect_top(const Row& row, std::int64_t count, Candidates& found) const;
+    void collect_reaching(const Row& row, float lowest, Candidates& found) const;
     std::int64_t weigh(const Row& row, Candidates& found) const;
-    void keep_mass(const Row& row, double top_p, std::int64_t total, bool all_found, Candidates& kept) const;
 
     std::shared_ptr<ThreadPool> pool_;
     const SampleKernels* kernels_;

@@ -126,6 +126,24 @@ def linear(
 ) -> None:
     """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs."""
 
+# Choosing tokens (csrc/runtime/sampling.h)
+
+class RowSampler:
+    """Threads share the rows; a token is -1 where a logit is NaN or none is above -infinity."""
+
+    def __init__(self, pool: ThreadPool, isa: str) -> None: ...
+    def most_likely(self, logits: F32) -> list[int]:
+        """The first index of the largest of each row of [R, V]."""
+
+    def choose(self, logits: F32, rows: Sequence[tuple[int, float, float, int, float, float]]) -> list[int]:
+        """rows: row of logits [R, V], temperature (0: most likely), ln(min-p), top-k (0: off), top-p, random.
+
+        ValueError for a row that is not there or a number out of range.
+        """
+
+def softmax_weights(row: F32, peak: float, isa: str = "") -> I64:
+    """round(2^40 * e^(logit - peak)), for tests."""
+
 # Programs (csrc/runtime). Values are numbered from 0; -1 stands for a value that is not there.
 
 I32 = NDArray[np.int32]

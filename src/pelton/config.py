@@ -53,7 +53,7 @@ _REALS = (  # name, low, high, whether low itself is refused
     ("frequency_penalty", -2.0, 2.0, False),
     ("presence_penalty", -2.0, 2.0, False),
 )
-_FLAGS = ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize")
+_FLAGS = ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize", "hidden_state")
 _TOKEN_LISTS = ("stop_token_ids", "allowed_token_ids", "banned_token_ids", "logit_bias")
 
 
@@ -95,6 +95,7 @@ class SamplingParams:
     - `seed` None lets the engine draw one; sequence i of `n` uses random stream i of the seed.
     - `logprobs` k reports the k most likely tokens of the model's own distribution, and the chosen one.
     - `structured_outputs` is the form that each text must have; end tokens come only where it is complete.
+    - `hidden_state` reports what the model's head reads at the prompt's last token: see `LLM.embed`.
     - `typical_p` and `banned_token_ids` are not vLLM's; they mean what Hugging Face's do.
     """
 
@@ -123,6 +124,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     detokenize: bool = True
     structured_outputs: StructuredOutputs | None = None
+    hidden_state: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in _INTEGERS:

@@ -19,10 +19,12 @@ from .decode.logprobs import TokenLogprobs, prompt_logprobs
 from .decode.processor import RequestTokens
 from .decode.request import DecodeRequest
 from .decode.sampler import Decoded, Outcome, Sampler
-from .errors import OutOfBlocksError, PeltonError
+from .errors import NotFiniteError, OutOfBlocksError, PeltonError
 from .exec.protocol import Executor
-from .kv import BlockPool, BlockTable, KVArena
-from .sched.budget import Planned, Scheduler, TokenBudgetScheduler
+from .hidden import keep_hidden_states
+from .kv import BlockPool, BlockTable, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
+from .sched.protocol import Planned, Scheduler
+from .sched.registry import SchedulerChoice, scheduler_for
 from .sched.sequence import Sequence
 from .spec.draft import Drafter
 from .terms import ORDINARY, RequestTerms
@@ -44,6 +46,7 @@ class TokenEvent:
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     num_cached: int = 0
     started: float | None = None
+    hidden_state: tuple[float, ...] | None = None
 
     @property
     def is_last(self) -> bool:
@@ -108,14 +111,19 @@ class Engine:
     max_num_batched_tokens: int = 512
     drafter: Drafter | None = None
     verifier: Verifier = field(default_factory=lambda: CoupledVerifier(Sampler()))
+    sampler: Sampler = field(default_factory=Sampler)
     stats: EngineStats = field(default_factory=EngineStats)
+    scheduling: SchedulerChoice = field(default_factory=SchedulerChoice)
+    prefix_cache: bool = True
+    eviction: EvictionPolicy = field(default_factory=LeastRecentlyUsed)
 
     def __post_init__(self) -> None:
         self.pool = BlockPool(self.kv.num_blocks)
-        self.scheduler: Scheduler = TokenBudgetScheduler(
-            self.pool, self.max_num_seqs, self.max_num_batched_tokens
+        self.prefixes = PrefixCache(self.pool, self.eviction) if self.prefix_cache else None
+        self.scheduler: Scheduler = scheduler_for(
+            self.scheduling, self.pool, self.kv, self.max_num_seqs, self.max_num_batched_tokens
         )
-        self._sampler = Sampler()
+        self._sampler = self.sampler
         self._sequences: dict[int, Sequence] = {}
         self._next_id = 0
 
@@ -158,7 +166,13 @@ class Engine:
         decode = DecodeRequest.from_params(params, tokens, prompt_list, seed, stream)
         table = BlockTable(self.pool, self.kv.copy_block)
         wanted = params.prompt_logprobs if stream == 0 else None
-        sequence = Sequence(self._next_id, prompt, decode, rules, table, terms, prompt_logprobs=wanted)
+        prefix = None if self.prefixes is None else self.prefixes.open(table, terms.cache_salt)
+        sequence = Sequence(
+            *(self._next_id, prompt, decode, rules, table, terms),
+            prompt_logprobs=wanted,
+            prefix=prefix,
+            wants_hidden=params.hidden_state,
+        )
         self._sequences[sequence.id] = sequence
         self._next_id += 1
         return sequence
@@ -185,10 +199,15 @@ class Engine:
             batch = make_batch([p.sequence.span(p.count) for p in schedule.planned])
             began = perf_counter()
             forward = self.executor.begin(batch, self.kv)
+            asking = self._asking(schedule.planned)
+            if asking:
+                keep_hidden_states(forward, self.executor.plan, batch, asking)
             forward.advance()
             logits = forward.logits()
-            self.stats.executor_seconds += perf_counter() - began
+            took = perf_counter() - began
+            self.stats.executor_seconds += took
             self.stats.rows += batch.num_rows
+            self.scheduler.observe(batch.num_rows, took)
             events += self._commit(schedule.planned, logits)
         self.stats.steps += 1
         self.stats.step_seconds += perf_counter() - start
@@ -210,9 +229,16 @@ class Engine:
                 prefill += item.count
         self.stats.took(StepRows(prefill, decode, draft))
 
+    @property
+    def tables(self) -> list[BlockTable]:
+        """The KV tables of all sequences."""
+        return [sequence.table for sequence in list(self._sequences.values())]
+
     def check(self) -> None:
         """Assert that KV blocks and references agree; for tests and idle moments."""
         self.pool.check([sequence.table for sequence in self._sequences.values()])
+        if self.prefixes is not None:
+            self.prefixes.check()
 
     def _draft(self) -> None:
         if self.drafter is None:
@@ -240,7 +266,7 @@ class Engine:
             outcomes = self._sampler.sample(logits, [p.sequence.decode for p in planned])
             events = []
             for item, row, outcome in zip(planned, logits, outcomes, strict=True):
-                item.sequence.computed += item.count
+                item.sequence.advance(item.count)
                 events += self._forks(item.sequence, row) + self._take(item.sequence, [outcome])
             return events
         events, row_at = [], 0
@@ -262,6 +288,19 @@ class Engine:
     def _completes(self, item: Planned) -> bool:
         return item.sequence.computed + item.count >= item.sequence.num_tokens
 
+    def _asking(self, planned: list[Planned]) -> list[tuple[Sequence, int]]:
+        """Sequences whose prompt ends in this step and whose hidden state is wanted, each with its row."""
+        if not any(item.sequence.wants_hidden for item in planned):
+            return []
+        found, row = [], 0
+        for item in planned:
+            sequence, rows = item.sequence, self._num_rows(item)
+            if sequence.wants_hidden and sequence.num_outputs == 0 and self._completes(item):
+                # Of a draft's rows the first is the last token's own.
+                found.append((sequence, row if sequence.draft is not None else row + rows - 1))
+            row += rows
+        return found
+
     def _num_rows(self, item: Planned) -> int:
         return item.count if self._is_special(item) else int(self._completes(item))
 
@@ -273,7 +312,7 @@ class Engine:
         events = []
         if self._is_special(item):
             events.append(self._prompt_event(sequence, item.count, logits))
-        sequence.computed += item.count
+        sequence.advance(item.count)
         if completes:
             events += self._forks(sequence, logits[-1])
             events += self._take(sequence, [self._sampler.sample_row(logits[-1], sequence.decode)])
@@ -297,7 +336,7 @@ class Engine:
         first = sequence.computed + 1
         self.kv.move_slots(sequence.table.array, [sequence.computed + row for row in accepted.path], first)
         sequence.draft = None
-        sequence.computed = first + len(accepted.path)
+        sequence.advance(1 + len(accepted.path))
         sequence.table.shrink(sequence.computed)
         self.stats.drafts += 1
         self.stats.drafted += len(draft.tokens)
@@ -323,19 +362,19 @@ class Engine:
         events: list[TokenEvent] = []
         for outcome in outcomes:
             if not isinstance(outcome, Decoded):
+                if isinstance(outcome, NotFiniteError):
+                    sequence.spoil()
                 return [*events, self._end(sequence, TokenEvent(sequence.id, None, error=outcome))]
             sequence.append(outcome.token)
             self.stats.generated += 1
             finish = sequence.rules.check(outcome.token, sequence.num_outputs)
-            cached = sequence.num_cached
+            hidden, sequence.hidden_state = sequence.hidden_state, None
             events.append(
                 TokenEvent(
-                    sequence.id,
-                    outcome.token,
-                    outcome.logprobs,
-                    finish,
-                    num_cached=cached,
+                    *(sequence.id, outcome.token, outcome.logprobs, finish),
+                    num_cached=sequence.num_cached,
                     started=sequence.started,
+                    hidden_state=hidden,
                 )
             )
             if finish is not None:

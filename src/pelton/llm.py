@@ -12,7 +12,7 @@ from .config import SamplingParams
 from .engine import Engine
 from .errors import ConfigError, RequestError
 from .loading import LoadedEngine, load_engine
-from .outputs import RequestOutput, StreamOutput
+from .outputs import EMBEDDING, Embedding, EmbeddingOutput, RequestOutput, StreamOutput
 from .request import RequestState
 from .requests import Message, Prompt, Requests
 from .settings import EngineSettings
@@ -100,6 +100,16 @@ class LLM:
         prompts = [self.requests.render(chat) for chat in chats]
         return self._run(prompts, _as_params(sampling_params, len(prompts)), use_tqdm)
 
+    def embed(
+        self, prompts: Prompt | Sequence[Prompt], *, dimensions: int | None = None, use_tqdm: bool = False
+    ) -> list[EmbeddingOutput]:
+        """Each prompt as a vector of length 1: what the head reads at its last token, so the model should
+        have been trained to say there what the whole means. `dimensions` keeps the first so many, for
+        models trained for that. Raises RequestError before anything runs, or what a prompt fails with.
+        """
+        batch = _as_prompts(prompts)
+        return [_embedded(done, dimensions) for done in self._run(batch, [EMBEDDING] * len(batch), use_tqdm)]
+
     def stream(
         self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None
     ) -> Iterator[StreamOutput]:
@@ -150,6 +160,14 @@ class LLM:
             for state in states:
                 self.requests.abort(state)
         return [state.snapshot() for state in states]
+
+
+def _embedded(done: RequestOutput, dimensions: int | None) -> EmbeddingOutput:
+    (output,) = done.outputs
+    if output.hidden_state is None:
+        raise output.error or RequestError("has no hidden state", subject=done.request_id)
+    vector = Embedding.of(output.hidden_state, dimensions)
+    return EmbeddingOutput(done.request_id, vector, done.prompt_token_ids, done.num_cached_tokens)
 
 
 def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from .decode.accept import CoupledVerifier
+from .decode.sampler import Sampler
 from .engine import Engine
 from .errors import ConfigError, MemoryBudgetError, TemplateError
 from .exec.protocol import Executor
 from .exec.reference import ReferenceExecutor
-from .kv import KVArena, KVLayout, blocks_for
+from .kv import EVICTIONS, KVArena, KVLayout, blocks_for
 from .models.load import LoadedModel, load_model
 from .plan import Plan
 from .quant.tensor import Tensor
+from .sched.registry import SchedulerChoice
 from .settings import EngineSettings
 from .spec.draft import Drafter
 from .text import ChatTemplate, Tokenizer, tokenizer_of
@@ -65,15 +68,29 @@ def load_resolved(
         text = beside.submit(tokenizer_of, model.source, subject=str(resolved.path))
         executor = make_executor(settings, model.plan, model.weights)
         tokenizer, template = text.result()
+    sampler = make_sampler(settings, executor)
     engine = Engine(
         executor,
         arena,
         context,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
+        scheduling=scheduling_of(settings, arena),
         drafter=drafter,
+        sampler=sampler,
+        verifier=CoupledVerifier(sampler),
+        prefix_cache=settings.prefix_cache,
+        eviction=EVICTIONS[settings.prefix_eviction](),
     )
     return LoadedEngine(resolved, model, tokenizer, template, engine)
+
+
+def scheduling_of(settings: EngineSettings, arena: KVArena) -> SchedulerChoice:
+    """The scheduler that the settings name, with memory to swap to."""
+    swap = settings.swap_memory
+    if swap is None:
+        swap = arena.num_blocks * arena.layout.block_bytes // 4
+    return SchedulerChoice(settings.scheduler, settings.tenant_weights, swap)
 
 
 def load_text(resolved: ResolvedModel) -> tuple[Tokenizer | None, ChatTemplate | TemplateError | None]:
@@ -94,6 +111,15 @@ def make_executor(settings: EngineSettings, plan: Plan, weights: Mapping[str, Te
     from .exec.native import NativeExecutor
 
     return NativeExecutor(plan, weights, threads=settings.num_threads, isa=settings.isa)
+
+
+def make_sampler(settings: EngineSettings, executor: Executor) -> Sampler:
+    """The sampler of an engine: its rows are chosen natively where the executor is native."""
+    if settings.executor == "reference":
+        return Sampler()
+    from .exec.native import NativeExecutor
+
+    return Sampler(executor if isinstance(executor, NativeExecutor) else None)
 
 
 def allocate_kv(plan: Plan, trained: int, settings: EngineSettings) -> tuple[int, KVArena]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from .config import SamplingParams
 from .decode.logprobs import TokenLogprobs
-from .errors import PeltonError
+from .errors import PeltonError, RequestError
+
+EMBEDDING = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, hidden_state=True)
+"""What a request for an embedding asks for: the prompt's hidden state, and a token that nobody looks at."""
 
 
 @dataclass
@@ -20,6 +27,7 @@ class CompletionOutput:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     error: PeltonError | None = None
+    hidden_state: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -53,12 +61,40 @@ class RequestOutput:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """A prompt as a vector of length 1."""
+
+    embedding: list[float]
+
+    @classmethod
+    def of(cls, hidden_state: Sequence[float], dimensions: int | None = None) -> Embedding:
+        """The first `dimensions` (None: all) of a hidden state, scaled. Raises RequestError."""
+        width = len(hidden_state)
+        if dimensions is not None and not 0 < dimensions <= width:
+            raise RequestError(f"must be from 1 to {width}", field="dimensions", value=dimensions)
+        kept = np.asarray(hidden_state[:dimensions], dtype=np.float64)
+        length = float(np.linalg.norm(kept)) or 1.0
+        return cls((kept / length).astype(np.float32).tolist())
+
+
+@dataclass(frozen=True)
+class EmbeddingOutput:
+    """A prompt and its embedding, named as vLLM names it."""
+
+    request_id: str
+    outputs: Embedding
+    prompt_token_ids: list[int]
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class StreamOutput:
     """What one step added to one of a request's texts. The last has `finished` set, exactly once an index.
 
     `prompt_logprobs` come with the request's first piece, where they were asked for. `num_cached_tokens`:
     how many of the prompt's tokens were not computed for this request, since a cache had them. `started`:
-    when its first step began, on `time.monotonic`'s clock.
+    when its first step began, on `time.monotonic`'s clock. `hidden_state` comes with the first piece, where
+    it was asked for.
     """
 
     index: int
@@ -72,3 +108,4 @@ class StreamOutput:
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     num_cached_tokens: int = 0
     started: float | None = None
+    hidden_state: tuple[float, ...] | None = None

@@ -31,6 +31,7 @@ class SequenceText:
     def take(self, event: TokenEvent) -> StreamOutput:
         """Add an event; a stop string in the text finishes the output even where the event did not."""
         output = self.output
+        output.hidden_state = event.hidden_state or output.hidden_state
         text = "" if event.token is None else self._add_token(event.token, event)
         if output.finish_reason is None and event.is_last:
             text += self._flush()
@@ -53,6 +54,7 @@ class SequenceText:
             output.error,
             num_cached_tokens=event.num_cached,
             started=event.started,
+            hidden_state=event.hidden_state,
         )
 
     def snapshot(self) -> CompletionOutput:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import psutil
 
 from .errors import ConfigError
 
 EXECUTORS = ("native", "reference")
+SCHEDULERS = (
+    "token-budget", "mlfq", "predicted-length", "skip-predict", "program", "prefix-groups", "deadline",
+    "fair",
+)  # fmt: skip
+PREFIX_EVICTIONS = ("lru", "predicted")
 KV_SHARE_OF_FREE_MEMORY = 0.4
 MOST_SEQUENCES = 4096
 MOST_THREADS = 1024
@@ -28,6 +34,12 @@ class EngineSettings:
     trained with, as far as `kv_memory` allows. kv_memory: bytes for keys and values, None for 40 % of
     the free memory or what `max_num_seqs` full contexts need, whichever is less.
     max_num_batched_tokens: rows of one step, the budget that prompts and running sequences share.
+    scheduler: the order in which requests run (docs/scheduling.md). tenant_weights: shares of tenants under
+    the scheduler "fair", 1 where nothing is said. swap_memory: bytes for keys and values of preempted
+    sequences, None for a quarter of what running ones have; 0: they are computed again.
+    prefix_cache: whether what was computed is kept for later requests that begin alike. prefix_eviction: what
+    gives way when memory runs short, the least recently used or what is predicted not to come back.
+    kv_cache_dir: a folder for prefixes to survive in, at most kv_disk bytes of them; None: memory only.
     seed: where random numbers of requests without a seed of their own come from; None: the system.
     """
 
@@ -39,9 +51,18 @@ class EngineSettings:
     kv_dtype: str = "float16"
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 512
+    scheduler: str = "token-budget"
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    swap_memory: int | None = None
     seed: int | None = None
 
+    prefix_cache: bool = True
+    prefix_eviction: str = "lru"
+    kv_cache_dir: str | None = None
+    kv_disk: int = 4 << 30
+
     def __post_init__(self) -> None:
+        self._check_cache()
         if self.executor not in EXECUTORS:
             raise ConfigError(f"must be one of {', '.join(EXECUTORS)}", field="executor", value=self.executor)
         self._check("threads", self.threads, 1, MOST_THREADS)
@@ -49,13 +70,36 @@ class EngineSettings:
         self._check("kv_memory", self.kv_memory, 1, 2**50)
         self._check("max_num_seqs", self.max_num_seqs, 1, MOST_SEQUENCES)
         self._check("max_num_batched_tokens", self.max_num_batched_tokens, 1, 2**16)
+        self._check("swap_memory", self.swap_memory, 0, 2**50)
         self._check("seed", self.seed, 0, 2**63 - 1)
+        if self.scheduler not in SCHEDULERS:
+            raise ConfigError(
+                f"must be one of {', '.join(SCHEDULERS)}", field="scheduler", value=self.scheduler
+            )
+        for tenant, weight in self.tenant_weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 1e-6 <= weight <= 1e6:
+                raise ConfigError(
+                    "must be a number from 1e-6 to 1e6", field=f"tenant_weights[{tenant!r}]", value=weight
+                )
 
-    def _check(self, field: str, value: int | None, low: int, high: int) -> None:
+    def _check_cache(self) -> None:
+        if not isinstance(self.prefix_cache, bool):
+            raise ConfigError("must be true or false", field="prefix_cache", value=self.prefix_cache)
+        if self.prefix_eviction not in PREFIX_EVICTIONS:
+            raise ConfigError(
+                f"must be one of {', '.join(PREFIX_EVICTIONS)}",
+                field="prefix_eviction",
+                value=self.prefix_eviction,
+            )
+        if self.kv_cache_dir is not None and not self.prefix_cache:
+            raise ConfigError("needs the prefix cache", field="kv_cache_dir", value=self.kv_cache_dir)
+        self._check("kv_disk", self.kv_disk, 1, 2**60)
+
+    def _check(self, name: str, value: int | None, low: int, high: int) -> None:
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ConfigError(f"must be a whole number from {low} to {high}", field=field, value=value)
+            raise ConfigError(f"must be a whole number from {low} to {high}", field=name, value=value)
 
     @property
     def num_threads(self) -> int:

@@ -1,6 +1,6 @@
 """What an answer must look like: a JSON schema, any JSON object, a regex, a list of choices, or a grammar.
 
-Only the request's side: values, checked and bounded. What they mean in a model's tokens is `decode/grammar.py`.
+Only the request's side: values, checked and bounded. What they mean in tokens is `decode/grammar.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ MAX_CHARACTERS = 128 << 10
 """Of a schema, regex or grammar, and of all choices together."""
 MAX_CHOICES = 4096
 MAX_DEPTH = 64
+ANY_OBJECT = '{"type":"object"}'
 MAX_VALUES = 20_000
 
 

@@ -1,4 +1,4 @@
-"""A real server on a free port of 127.0.0.1: HTTP in a thread of the test's process, the engine in its own."""
+"""A real server on a free port of 127.0.0.1: HTTP in a thread of the test's, the engine in a process."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ def serving(
 ) -> Iterator[Served]:
     """Serve a model with these ServerSettings until the block ends."""
     chosen = ServerSettings(**{"served_model_name": NAME, "port": 0, "grace_seconds": 0.0, **settings})
-    engine = EngineSettings(
-        threads=1, context_length=context, max_num_seqs=max_num_seqs, kv_memory=kv_memory
-    )
+    engine = EngineSettings(threads=1, context_length=context, max_num_seqs=max_num_seqs, kv_memory=kv_memory)
     loaded = in_worker(
         default_store().resolve(str(model)), engine, stall_seconds=chosen.stall_seconds, command=command
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,74 @@ def test_a_failure_in_a_stream_is_an_error_event(served: Served) -> None:
         lines = [line for line in reply.iter_lines() if line]
     assert lines[0] == "event: message_start"
     assert lines[-2] == "event: message_stop"
+
+
+TOOLS: Any = [
+    {
+        "name": "add",
+        "description": "Adds",
+        "input_schema": {
+            "type": "object",
+            "properties": {name: {"type": "integer", "minimum": 0, "maximum": 99} for name in "ab"},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    }
+]
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "add"}], ids=["any", "tool"])
+def test_a_call_of_a_tool_is_a_block_streamed_and_whole(client: Anthropic, choice: Any) -> None:
+    given: Any = {"tools": TOOLS, "tool_choice": {**choice, "disable_parallel_tool_use": True}}
+    reply = create(client, max_tokens=200, **given)
+    (block,) = reply.content
+    assert block.type == "tool_use"
+    assert (reply.stop_reason, block.name, set(block.input)) == ("tool_use", "add", {"a", "b"})
+    with client.messages.stream(
+        model=NAME, max_tokens=200, messages=ASK, extra_body=SAMPLING, **given
+    ) as stream:
+        final = stream.get_final_message()
+    (streamed,) = final.content
+    assert streamed.type == "tool_use"
+    assert (streamed.input, final.stop_reason) == (block.input, "tool_use")
+    talk: list[Any] = [
+        *ASK,
+        {"role": "assistant", "content": [block.model_dump(include={"type", "id", "name", "input"})]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": block.id, "content": "5"}]},
+    ]
+    after = create(client, talk, tools=TOOLS)
+    assert after.usage.input_tokens + (after.usage.cache_read_input_tokens or 0) > 0
+
+
+def test_an_output_format_is_held_to(client: Anthropic) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    reply = create(
+        client, max_tokens=200, output_config={"format": {"type": "json_schema", "schema": schema}}
+    )
+    assert set(json.loads(text_of(reply))) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"tools": [{**TOOLS[0], "name": "a b"}]}, "tools[0].name"),
+        ({"tools": [{**TOOLS[0], "input_schema": {"type": 5}}]}, "tools"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "sub"}}, "tool_choice"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": 5}}}},
+            "output_config.format",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_tools_are_named(served: Served, fields: dict[str, Any], word: str) -> None:
+    reply = served.http.post("/v1/messages", json={"max_tokens": 4, "messages": ASK, **fields})
+    assert reply.status_code == 400, reply.text
+    assert word in reply.json()["error"]["message"]

@@ -35,7 +35,7 @@ SAMPLING: list[tuple[str, Any]] = [
     ("stop_token_ids", ["end"]), ("ignore_eos", "yes"), ("ignore_eos", 1), ("seed", -1), ("seed", HUGE),
     ("seed", 0.5), ("prompt_logprobs", -1), ("prompt_logprobs", 21), ("detokenize", 0),
     ("skip_special_tokens", "no"), ("stream", "true"), ("stream_options", {"include_usage": True}),
-    ("stream_options", 1), ("user", 7), ("best_of", 2), ("echo", True), ("tools", []), ("nonsense", None),
+    ("stream_options", 1), ("user", 7), ("echo", 5), ("suffix", "x"), ("tools", []), ("nonsense", None),
     ("model", 5), ("return_token_ids", "x"),
 ]  # fmt: skip
 

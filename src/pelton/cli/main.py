@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import PeltonError
-from . import bench, chat, doctor, inspection, run, serve, store, techniques
+from . import bench, chat, doctor, inspection, run, run_batch, serve, store, techniques
 from .console import complain, tolerate_any_character
 from .options import flat
 
@@ -104,6 +104,7 @@ def root(
 app.command("run")(flat(run.run))
 app.command("chat")(flat(chat.chat))
 app.command("serve")(flat(serve.serve))
+app.command("run-batch")(flat(run_batch.run_batch))
 app.command("pull")(flat(store.pull))
 app.command("list")(flat(store.list_models))
 app.command("ls", hidden=True)(flat(store.list_models))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -30,6 +30,18 @@ def parse_size(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a size such as 512M or 2G")
     return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, float]:
+    """`name=2.5` of each text -> weights by name."""
+    weights = {}
+    for text in texts:
+        name, _, weight = text.rpartition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not a weight such as research=2") from None
+    return weights
 
 
 ModelOption = Annotated[
@@ -78,6 +90,26 @@ class EngineFlags:
     max_num_batched_tokens: Annotated[
         int, typer.Option("--max-num-batched-tokens", "-b", help="Rows of one step.")
     ] = 512
+    scheduler: Annotated[
+        str,
+        typer.Option("--scheduler", help="The order of requests, such as mlfq, fair or deadline."),
+    ] = "token-budget"
+    tenant_weight: Annotated[
+        list[str] | None,
+        typer.Option("--tenant-weight", metavar="NAME=WEIGHT", help="A tenant's share under fair."),
+    ] = None
+    swap_memory: Annotated[
+        Any,
+        typer.Option(
+            "--swap-memory", metavar="SIZE", parser=parse_size, help="Memory for preempted requests."
+        ),
+    ] = None
+    prefix_cache: Annotated[
+        bool, typer.Option("--prefix-cache/--no-prefix-cache", help="Keep KV for prompts that begin alike.")
+    ] = True
+    prefix_eviction: Annotated[
+        str, typer.Option("--prefix-eviction", help="What gives way first: lru, or predicted.")
+    ] = "lru"
     offline: OfflineOption = False
 
     def settings(self) -> Mapping[str, Any]:
@@ -89,8 +121,13 @@ class EngineFlags:
             "isa": self.isa,
             "kv_memory": self.kv_memory,
             "kv_dtype": self.kv_dtype,
+            "prefix_cache": self.prefix_cache,
+            "prefix_eviction": self.prefix_eviction,
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
+            "scheduler": self.scheduler,
+            "tenant_weights": parse_weights(self.tenant_weight or ()),
+            "swap_memory": self.swap_memory,
         }
 
     def open(self) -> LLM:

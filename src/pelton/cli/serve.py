@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import note, progress_bar
+from .console import progress_bar
 from .options import EngineFlags
+from .serve_flags import LimitFlags, SeeingFlags
 
 if TYPE_CHECKING:
     from ..serve.served import ServedModel
@@ -23,20 +24,14 @@ def serve(
     ] = None,
     *,
     engine: EngineFlags,
+    limits: LimitFlags,
+    seeing: SeeingFlags,
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key", envvar="PELTON_API_KEY", help="Asked of every route but /health.", show_envvar=True
-        ),
-    ] = None,
     served_model_name: Annotated[
         str | None, typer.Option("--served-model-name", "--alias", help="The name requests use.")
     ] = None,
-    max_queue: Annotated[
-        int, typer.Option("--max-queue", help="Sequences that may wait; more get a 429.")
-    ] = 512,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="The web page at /.")] = True,
 ) -> None:
     """Serve a model over HTTP until Ctrl-C or SIGTERM."""
     from ..errors import ConfigError
@@ -51,15 +46,23 @@ def serve(
 
     engine = engine if reference is None else replace(engine, model=reference)
     settings = ServerSettings(
-        served_model_name=served_model_name or _name_of(engine.model),
+        served_model_name=served_model_name or name_of(engine.model),
         host=host,
         port=port,
-        api_key=api_key,
-        max_queue=max_queue,
+        **limits.settings(),
+        page=page and _can_show_page(),
     )
     model = _start(engine, settings.stall_seconds)
     service = make_service(model, settings)
-    run_server(Server(service, lambda address: note(f"serving {settings.served_model_name} at {address}")))
+    with seeing.watching(service):
+        name = settings.served_model_name
+        run_server(Server(service, lambda address: seeing.announce(f"serving {name} at {address}")))
+
+
+def _can_show_page() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("nicegui") is not None
 
 
 def _start(engine: EngineFlags, stall_seconds: float) -> ServedModel:
@@ -75,6 +78,6 @@ def _start(engine: EngineFlags, stall_seconds: float) -> ServedModel:
     return model
 
 
-def _name_of(reference: str) -> str:
+def name_of(reference: str) -> str:
     """A reference as it is; of a file only its name, since its folder is no business of clients."""
     return Path(reference).stem if Path(reference).exists() else reference

@@ -57,7 +57,8 @@ class GrammarCompiler:
         self._vocabulary = vocabulary
         if not vocabulary.end:
             raise RequestError(
-                "this model names no end token, so a structured text could not end", field="structured_outputs"
+                "this model names no end token, so such a text could not end",
+                field="structured_outputs",
             )
         self._tokenizer = _tokenizer(vocabulary)
 
@@ -88,9 +89,7 @@ def _tokenizer(vocabulary: GrammarVocabulary) -> LLTokenizer:
     from llguidance import LLTokenizer, TokenizerWrapper
 
     source = _TokenSource(vocabulary)
-    source.made = LLTokenizer(
-        TokenizerWrapper(source), n_vocab=vocabulary.size, eos_token=list(vocabulary.end)
-    )
+    source.made = LLTokenizer(TokenizerWrapper(source), eos_token=list(vocabulary.end))
     return source.made
 
 
@@ -101,7 +100,8 @@ class _TokenSource:
         control = {*vocabulary.control, *vocabulary.end}
         self.eos_token_id = vocabulary.end[0]
         self.bos_token_id = None
-        self.tokens = list(vocabulary.tokens)
+        padding = vocabulary.size - len(vocabulary.tokens)
+        self.tokens = [*vocabulary.tokens, *[b""] * padding]  # without bytes they are never allowed
         self.special_token_ids = sorted(control)
         self.made: LLTokenizer | None = None
 

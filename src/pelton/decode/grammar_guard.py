@@ -45,7 +45,7 @@ class HelperLostError(Exception):
 
 
 class GrammarGuard:
-    """Says whether a structured output may go to an engine. Safe to share between threads; one check at a time.
+    """Says whether a structured output may go to an engine. Threads may share it; it does one check at a time.
 
     The helper process starts with the first check (about half a second) and again after one that killed
     it. `close` ends it; a closed guard starts it anew when asked again.
@@ -76,6 +76,16 @@ class GrammarGuard:
         if verdict is not None:
             field, message = verdict
             raise RequestError(message, subject=SUBJECT, field=field or wanted.kind)
+
+    @property
+    def helper_pid(self) -> int | None:
+        """The helper process, while there is one."""
+        return None if self._helper is None else self._helper.pid
+
+    @property
+    def num_verdicts(self) -> int:
+        """Verdicts that are remembered."""
+        return len(self._verdicts)
 
     def close(self) -> None:
         """End the helper process."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from ..errors import ConfigError, RequestError
-from ..structured import SUBJECT, StructuredOutputs
+from ..structured import ANY_OBJECT, SUBJECT, StructuredOutputs
 
-ANY_OBJECT = '{"type":"object"}'
 LONGEST_REASON = 400
 
 
@@ -40,13 +39,11 @@ def grammar_source(wanted: StructuredOutputs) -> str:
     else:
         assert isinstance(wanted.json, str)
         schema = wanted.json
-    return LLMatcher.grammar_from_json_schema(schema, overrides=_layout(wanted.disable_any_whitespace))
-
-
-def _layout(strict: bool) -> dict[str, object]:
-    if strict:
-        return {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-    return {"whitespace_flexible": True}
+    if wanted.disable_any_whitespace:
+        return LLMatcher.grammar_from_json_schema(
+            schema, overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+        )
+    return LLMatcher.grammar_from_json_schema(schema)
 
 
 def refusal(kind: str, reason: str) -> RequestError:

@@ -13,6 +13,7 @@ GROWTH = 16
 
 Ids = NDArray[np.intp]
 Values = NDArray[np.float32]
+Masses = NDArray[np.int64] | NDArray[np.float64]
 
 
 def top_set(values: Values, count: int) -> Ids:
@@ -34,7 +35,7 @@ def top_order(values: Values, count: int) -> Ids:
     return _in_order(values, top_set(values, count))
 
 
-def fewest_with_mass(values: Values, weigh: Callable[[Ids], NDArray[np.float64]], mass: float) -> Ids:
+def fewest_with_mass(values: Values, weigh: Callable[[Ids], Masses], mass: float) -> Ids:
     """The fewest indices, largest of `values` [C] first, whose weights sum to `mass`; at least one.
 
     A partition takes ever larger heads of the order and sorts those alone, until the mass is

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..config import SamplingParams
 from .history import TokenHistory
 from .pipeline import build_processors
 from .processor import Processor, RequestTokens
+from .shape import Shape, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class DecodeRequest:
 
     Settings are fixed; `history` is the sequence's own and grows by the caller's pushes. The random
     number of a token is that of (`seed`, its position, `stream`), so nothing else needs saving.
+    `shape` is what the processors come to where that is all they do, else None.
     """
 
     processors: tuple[Processor, ...]
@@ -25,6 +27,10 @@ class DecodeRequest:
     stream: int
     logprobs: int | None
     history: TokenHistory
+    shape: Shape | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", shape_of(self.processors, self.greedy))
 
     @classmethod
     def from_params(

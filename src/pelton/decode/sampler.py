@@ -13,10 +13,11 @@ from .logprobs import TokenLogprobs, not_finite, token_logprobs
 from .philox import uniform
 from .processor import REFUSED, Logits
 from .request import DecodeRequest
-from .softmax import candidates, softmax_weights
+from .shape import RowChooser, RowToChoose
+from .softmax import Weights, candidates, softmax_weights
 
 DRAW_BLOCK = 256
-"""Candidates summed together when drawing; part of the definition of what a random number draws."""
+"""Candidates summed together when drawing: a running sum over 49,152 entries took 140 us, this 15."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +32,62 @@ Outcome = Decoded | RequestError
 """What became of a row: an error is a value, so one bad row leaves the others alone."""
 
 
+@dataclass(frozen=True)
 class Sampler:
-    """Chooses each row's next token: the most likely, or one drawn by the row's own random number."""
+    """Chooses each row's next token: the most likely, or one drawn by the row's own random number.
+
+    `chooser` does so natively where a row needs no other processor than temperature, min-p, top-k and
+    top-p. It is an implementation of what is written here: tokens are the same without it.
+    """
+
+    chooser: RowChooser | None = None
 
     def sample(self, logits: NDArray[np.float32], requests: Sequence[DecodeRequest]) -> list[Outcome]:
         """Row r of `logits` [R, V] is the next token of `requests[r]`; neither is changed."""
         assert logits.shape[:-1] == (len(requests),)
+        if self.chooser is not None:
+            return self._sample_natively(self.chooser, np.ascontiguousarray(logits), requests)
         if all(request.is_plain for request in requests):
             return _most_likely(logits)
-        return [self.sample_row(row, request) for row, request in zip(logits, requests, strict=True)]
+        return [_sample_row(row, request) for row, request in zip(logits, requests, strict=True)]
 
     def sample_row(self, logits: Logits, request: DecodeRequest) -> Outcome:
         """The next token of one request from its row [V]."""
-        try:
-            token = _choose(logits, request)
-            if request.logprobs is None:
-                return Decoded(token)
-            return Decoded(token, token_logprobs(logits, token, request.logprobs))
-        except RequestError as error:
-            return error
+        return self.sample(logits[np.newaxis], [request])[0]
+
+    def _sample_natively(
+        self, chooser: RowChooser, logits: NDArray[np.float32], requests: Sequence[DecodeRequest]
+    ) -> list[Outcome]:
+        if all(request.is_plain for request in requests):
+            return [Decoded(token) if token >= 0 else not_finite() for token in chooser.most_likely(logits)]
+        rows = [_row_to_choose(row, request) for row, request in enumerate(requests) if request.shape]
+        tokens = chooser.choose(logits, rows) if rows else []
+        chosen = {row[0]: token for row, token in zip(rows, tokens, strict=True)}
+        return [
+            _sample_row(logits[row], request, chosen.get(row, -1)) for row, request in enumerate(requests)
+        ]
+
+
+def _row_to_choose(row: int, request: DecodeRequest) -> RowToChoose:
+    shape = request.shape
+    assert shape is not None
+    random = 0.0 if request.greedy else _random(request)
+    return row, shape.temperature, shape.log_min_p, shape.top_k, shape.top_p, random
+
+
+def _sample_row(logits: Logits, request: DecodeRequest, chosen: int = -1) -> Outcome:
+    """What becomes of a row; `chosen` is its token where that is known already."""
+    try:
+        token = chosen if chosen >= 0 else _choose(logits, request)
+        if request.logprobs is None:
+            return Decoded(token)
+        return Decoded(token, token_logprobs(logits, token, request.logprobs))
+    except RequestError as error:
+        return error
+
+
+def _random(request: DecodeRequest) -> float:
+    return uniform(request.seed, request.history.position, request.stream)
 
 
 def _most_likely(logits: NDArray[np.float32]) -> list[Outcome]:
@@ -75,7 +113,7 @@ def _choose(logits: Logits, request: DecodeRequest) -> int:
             raise RequestError("the request's masks and penalties leave no token to choose from")
     if request.greedy:
         return int(logits.argmax())
-    return draw(logits, uniform(request.seed, request.history.position, request.stream))
+    return draw(logits, _random(request))
 
 
 def draw(logits: Logits, random: float) -> int:
@@ -90,19 +128,13 @@ def draw(logits: Logits, random: float) -> int:
     return place if ids is None else int(ids[place])
 
 
-def _place_at(weights: NDArray[np.float64], random: float) -> int:
-    """Sums blocks first, then looks inside one: a running sum over 49,152 entries took 140 us, this 15."""
+def _place_at(weights: Weights, random: float) -> int:
+    """Sums blocks first, then looks inside one."""
     block_end = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), DRAW_BLOCK)))
-    target = random * float(block_end[-1])
-    block = _first_above(block_end, target)
-    before = float(block_end[block - 1]) if block else 0.0
+    total = int(block_end[-1])
+    target = min(int(random * total), total - 1)  # rounding may take it to the total
+    block = int(np.searchsorted(block_end, target, side="right"))
+    before = int(block_end[block - 1]) if block else 0
     start = block * DRAW_BLOCK
-    return start + _first_above(np.cumsum(weights[start : start + DRAW_BLOCK]), target - before)
-
-
-def _first_above(cumulative: NDArray[np.float64], target: float) -> int:
-    place = int(np.searchsorted(cumulative, target, side="right"))
-    if place < len(cumulative):
-        return place
-    # rounding took the target to the total: the last entry that adds anything
-    return int(np.searchsorted(cumulative, cumulative[-1], side="left"))
+    inside = np.cumsum(weights[start : start + DRAW_BLOCK])
+    return start + int(np.searchsorted(inside, target - before, side="right"))

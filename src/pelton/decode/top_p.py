@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..config import SamplingParams
@@ -31,6 +32,7 @@ class TopP:
         if len(values) == 0:
             return
         peak = float(values.max())
-        total = float(softmax_weights(values, peak).sum())
-        kept = fewest_with_mass(values, lambda head: softmax_weights(values[head], peak), self.p * total)
+        total = int(softmax_weights(values, peak).sum())
+        share = min(math.ceil(self.p * total), total)
+        kept = fewest_with_mass(values, lambda head: softmax_weights(values[head], peak), share)
         keep_only(logits, kept if ids is None else ids[kept])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._native import ThreadPool, Workspace, isa_levels, resolve_isa
+from .._native import RowSampler, ThreadPool, Workspace, isa_levels, resolve_isa
 from ..errors import EngineStoppedError, PlanError
 from ..kv import KVArena
 from ..plan import Plan, verify
@@ -146,6 +146,7 @@ class NativeExecutor:
         pool = ThreadPool(threads)
         packed = NativeWeights(weights, plan.weight_shapes, pool)
         self._target: Target | None = Target(pool, Workspace(), self.isa, packed, weights)
+        self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}
         self.current: NativeForward | None = None
         self.compiled(frozenset())
@@ -170,6 +171,19 @@ class NativeExecutor:
         self.current = forward
         return forward
 
+    def most_likely(self, logits: F32) -> list[int]:
+        """The most likely token of each row of `logits` [R, V]; see decode.shape.RowChooser."""
+        return self._chooser().most_likely(logits)
+
+    def choose(self, logits: F32, rows: Sequence[tuple[int, float, float, int, float, float]]) -> list[int]:
+        """One token for each of `rows` of `logits` [R, V]; see decode.shape.RowChooser."""
+        return self._chooser().choose(logits, rows)
+
+    def _chooser(self) -> RowSampler:
+        if self._sampler is None:
+            raise EngineStoppedError("the executor is closed")
+        return self._sampler
+
     def trace(self, on: bool) -> None:
         """Start (from zero) or stop timing every instruction of passes that are not cut inside layers."""
         self.compiled(frozenset()).program.set_trace(on)
@@ -184,6 +198,6 @@ class NativeExecutor:
 
     def close(self) -> None:
         """Stop threads and free memory; further use raises EngineStoppedError."""
-        self._target = None
+        self._target = self._sampler = None
         self.current = None
         self._programs.clear()

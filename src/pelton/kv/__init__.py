@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from .arena import KV_DTYPES, KVArena, KVLayout, SavedBlocks
 from .blocks import BlockPool, BlockTable, blocks_for
+from .eviction import EvictionPolicy
+from .lru import LeastRecentlyUsed
+from .mark_predict import MarkAndPredict
+from .prefix import CacheStats, Prefix, PrefixCache
 from .swap import Swapped, SwapSpace
 
+EVICTIONS: Mapping[str, type[LeastRecentlyUsed] | type[MarkAndPredict]] = MappingProxyType(
+    {"lru": LeastRecentlyUsed, "predicted": MarkAndPredict}
+)
+"""Eviction policies by the names that settings know them by."""
+
 __all__ = [
+    "EVICTIONS",
     "KV_DTYPES",
     "BlockPool",
     "BlockTable",
+    "CacheStats",
+    "EvictionPolicy",
     "KVArena",
     "KVLayout",
+    "LeastRecentlyUsed",
+    "MarkAndPredict",
+    "Prefix",
+    "PrefixCache",
     "SavedBlocks",
     "SwapSpace",
     "Swapped",

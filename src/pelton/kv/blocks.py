@@ -115,6 +115,10 @@ class BlockPool:
         """Whether a table must copy it before it writes."""
         return self._references[block] > 1 or self._kept[block] == 1
 
+    def is_held_once(self, block: int) -> bool:
+        """Whether the block can be had when its one table lets go: it is free then, or rests."""
+        return self._references[block] == 1
+
     def is_kept(self, block: int) -> bool:
         return self._kept[block] == 1
 
@@ -163,7 +167,7 @@ class BlockTable:
         needed = max(0, blocks_for(end) - len(self.blocks)) + len(shared)
         if needed == 0:
             return
-        if needed > self._pool.num_free and any([self._pool.reclaim(self.blocks[i]) for i in shared]):
+        if needed > self._pool.num_free and any(self._pool.reclaim(self.blocks[i]) for i in shared):
             return self.prepare(start, end)
         if needed > self._pool.num_free:
             raise OutOfBlocksError(f"{needed} KV blocks needed, {self._pool.num_free} free")
@@ -187,6 +191,20 @@ class BlockTable:
         else:
             self.blocks.append(block)
         self._array = None
+
+    def put_copy(self, index: int, block: int) -> bool:
+        """The same with a copy of it for this table alone; False, and nothing done, without a free block."""
+        assert index <= len(self.blocks)
+        self._pool.share(block)  # it must not be the one that gives way
+        room = self._pool.num_free > 0
+        if room:
+            copy = self._pool.take()
+            self._copy(block, copy)
+            self.shrink(index * BLOCK_SIZE)
+            self.blocks.append(copy)
+            self._array = None
+        self._pool.drop(block)
+        return room
 
     def shrink(self, slots: int) -> None:
         """Roll back: keep only the blocks that the first `slots` slots need."""

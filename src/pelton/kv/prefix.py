@@ -1,4 +1,4 @@
-"""The prefix cache: what sequences computed stays in the arena until its blocks are wanted for something else.
+"""The prefix cache: what sequences computed stays in the arena until its blocks are wanted otherwise.
 
 RadixAttention of "Efficiently Programming Large Language Models using SGLang": a radix tree over token ids
 whose nodes are the arena's blocks. Promise: exact = True, bit for bit, for a token's keys and values depend
@@ -82,7 +82,7 @@ class PrefixCache:
         self.remove(self._node_of[block])
 
     def in_use(self, salt: str, tokens: I32) -> int:
-        """How many blocks at the beginning of `tokens` running sequences hold: sharing those takes no room."""
+        """How many blocks at the beginning of `tokens` running sequences hold: those take no room."""
         node, key, count = self.tree.root(salt), key_of(tokens), 0
         while True:
             child = node.children.get(key[count * KEY_BYTES : (count + 1) * KEY_BYTES])
@@ -132,19 +132,25 @@ class Prefix:
         self._node = cache.tree.root(salt)
         self._salt = salt
         self.depth = 0
-        self.counted = False
+        self._asked = False
+        self._ended = False
+
+    @property
+    def next_full(self) -> int:
+        """How many tokens must be computed for `publish` to have something to do."""
+        return (self.depth + 1) * BLOCK_SIZE
 
     def fork(self, table: BlockTable) -> Prefix:
         """The same place for a sequence that shares all blocks."""
         other = Prefix(self._cache, table, self._salt)
         other._node, other.depth = self._node, self.depth
-        other.counted = True
+        other._asked = other._ended = True  # its prompt was the other's
         return other
 
     def extend(self, tokens: I32, computed: int, limit: int) -> int:
         """Take over blocks that hold tokens beyond `computed`, up to `limit`; how many are computed then.
 
-        A block that agrees only in its beginning is shared too: the table copies it before it writes there.
+        Of a block that agrees only in its beginning the table gets a copy, to go on in.
         """
         if limit <= computed or not self._is_current(computed):
             return computed
@@ -161,6 +167,7 @@ class Prefix:
 
     def publish(self, tokens: I32, computed: int) -> None:
         """Put the blocks that are full by now into the tree, or use the ones that are there already."""
+        computed = min(computed, len(tokens))  # of a draft, rows are computed before their tokens are taken
         while (self.depth + 1) * BLOCK_SIZE <= computed:
             if not self._node.in_tree:
                 return
@@ -175,8 +182,13 @@ class Prefix:
                 return
 
     def finish(self, tokens: I32, computed: int) -> None:
-        """The sequence stops here: leave its blocks in the tree, the last one too though it is not full."""
-        computed = min(computed, len(tokens))
+        """The table is about to be released: leave its blocks in the tree, the last one too though it is
+        not full, and go back to the root."""
+        self._leave(tokens, min(computed, len(tokens), len(self._table.blocks) * BLOCK_SIZE))
+        self.rewind(0)
+        self._ended = True
+
+    def _leave(self, tokens: I32, computed: int) -> None:
         self.publish(tokens, computed)
         if self._is_current(computed) and computed % BLOCK_SIZE:
             key = key_of(tokens[self.depth * BLOCK_SIZE : computed])
@@ -186,7 +198,7 @@ class Prefix:
                 self._cache.policy.request(self._cache.insert(self._node, key, block))
 
     def rewind(self, computed: int) -> None:
-        """Go back to where only `computed` tokens are left; 0 after the table was released."""
+        """Go back to where only `computed` tokens are left."""
         while self.depth * BLOCK_SIZE > computed:
             assert self._node.parent is not None
             self._node = self._node.parent
@@ -198,12 +210,16 @@ class Prefix:
         if path:
             self._cache.remove(path[0])
 
-    def count(self, num_prompt: int, found: int) -> None:
-        """Note for the statistics what a sequence's prompt asked for and found."""
-        if not self.counted:
+    def count(self, num_prompt: int, found: int) -> int:
+        """Note what a sequence's prompt asked for and found; how many tokens of it count. What a sequence
+        finds again after it was preempted does not."""
+        if self._ended:
+            return 0
+        if not self._asked:
             self._cache.stats.queries += num_prompt
-            self.counted = True
+            self._asked = True
         self._cache.stats.hits += found
+        return found
 
     def in_use(self, tokens: I32) -> int:
         """Blocks of `tokens` that running sequences hold already, for a sequence that holds none."""
@@ -222,10 +238,7 @@ class Prefix:
         found = closest(self._node, key)
         if found is None or found[0].block is None:
             return computed
-        node, shared = found
-        end = self.depth * BLOCK_SIZE + shared
+        end = self.depth * BLOCK_SIZE + found[1]
         if end > computed:
-            self._table.put(self.depth, found[0].block)
-            return end
+            return end if self._table.put_copy(self.depth, found[0].block) else computed
         return computed
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .op import Cost, Load, Shape, Step, WeightShapes
-from .ops import Attend
+from .ops import Attend, Scale, SoftCap
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class Plan:
     def weights(self) -> tuple[str, ...]:
         """Names of the weights used, in order of first use."""
         return tuple(dict.fromkeys(name for step in self.steps for name in step.op.weights))
+
+    @cached_property
+    def head(self) -> tuple[int, int]:
+        """The step that turns a row's last hidden state into scores, and the value that it reads."""
+        writers = {step.outputs[0]: index for index, step in enumerate(self.steps) if step.outputs}
+        index = writers[self.logits]
+        while isinstance(self.steps[index].op, Scale | SoftCap):
+            index = writers[self.steps[index].inputs[0]]
+        return index, self.steps[index].inputs[0]
 
     def after_layer(self, layer: int) -> int:
         """Index of the first step after a layer: where a segment that stops there ends."""

@@ -114,12 +114,13 @@ class TokenBudgetScheduler:
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
             self._forget(sequence)
-        sequence.table.release()
+        sequence.release()
 
     def observe(self, rows: int, seconds: float) -> None:
         self._rates.observe(rows, seconds)
 
     def schedule(self) -> Schedule:
+        self._preemption.settle()
         self._now = self._clock()
         self._steps += 1
         step = _Step(self._budget)
@@ -142,7 +143,7 @@ class TokenBudgetScheduler:
         return Schedule(step.planned, step.refused)
 
     def _rank(self, sequence: Sequence) -> Rank:
-        return self._policy.rank(sequence, self._now)
+        return (*self._policy.rank(sequence, self._now), sequence.id)
 
     def _order(self) -> list[_Place]:
         """The residents, best first."""
@@ -223,6 +224,7 @@ class TokenBudgetScheduler:
         self._running.append(sequence)
         self._claims.claim(sequence, slots, firm=sequence.preemptions >= MOST_PREEMPTIONS - 1)
         self._preemption.back(sequence)
+        sequence.start()  # what it shares with others must not go before it runs
 
     # What runs
 
@@ -245,6 +247,7 @@ class TokenBudgetScheduler:
 
     def _plan(self, sequence: Sequence, step: _Step) -> None:
         """Prepare a sequence's next rows, taking blocks from worse residents if they run out."""
+        sequence.start()
         if sequence.missing > step.left:
             sequence.draft = None  # a draft runs whole or not at all
         count = min(sequence.missing, step.left, sequence.most_rows)
@@ -298,6 +301,7 @@ class TokenBudgetScheduler:
 
     def _refuse(self, sequence: Sequence, step: _Step) -> None:
         self._forget(sequence)
+        sequence.release()
         step.refused.append(sequence)
 
     def _forget(self, sequence: Sequence) -> None:

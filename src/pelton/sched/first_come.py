@@ -26,7 +26,7 @@ class FirstComeFirstServed:
         pass
 
     def rank(self, sequence: Sequence, now: float) -> Rank:
-        return (sequence.id,)
+        return ()
 
     def slots(self, sequence: Sequence) -> int | None:
         return next_slots(sequence)

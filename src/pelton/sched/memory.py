@@ -64,7 +64,7 @@ class Claims:
 
     def gain(self, sequence: Sequence) -> int:
         """Blocks that would become free at least if the sequence gave all of its own back."""
-        held = sum(not self._pool.is_shared(block) for block in sequence.table.blocks)
+        held = sum(self._pool.is_held_once(block) for block in sequence.table.blocks)
         claim = self._claims.get(sequence.id)
         return held + (max(0, claim[1] - len(sequence.table.blocks)) if claim else 0)
 
@@ -72,4 +72,11 @@ class Claims:
         blocks = sequence.table.blocks
         written = blocks[sequence.computed // BLOCK_SIZE : blocks_for(end)]
         copies = sum(self._pool.is_shared(block) for block in written)
-        return max(0, blocks_for(end) - len(blocks)) + copies
+        return max(0, blocks_for(end) - len(blocks)) + copies - _given(sequence)
+
+
+def _given(sequence: Sequence) -> int:
+    """Blocks that a sequence which is about to start shares with running ones: they take no room."""
+    if sequence.prefix is None or sequence.table.blocks or sequence.prompt_logprobs is not None:
+        return 0
+    return sequence.prefix.in_use(sequence.tokens[:-1])

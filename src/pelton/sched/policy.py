@@ -9,7 +9,7 @@ from .protocol import Planned
 from .sequence import Sequence
 
 Rank = tuple[float, ...]
-"""Compared from the left; the lowest runs first and is preempted last."""
+"""Compared from the left; the lowest runs first and is preempted last. Equal ones go by sequence id."""
 
 
 class Policy(Protocol):

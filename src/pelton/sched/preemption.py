@@ -23,6 +23,9 @@ class Preemption(Protocol):
     def anticipate(self, sequences: Iterable[Sequence]) -> None:
         """These are likely to be preempted next, the likeliest first: work may begin beside the step."""
 
+    def settle(self) -> None:
+        """The step is over: wait for what was begun beside it."""
+
 
 class Recompute:
     """Keeps nothing: the tokens stay and their KV is computed again. Promise: exact = True (law 2)."""
@@ -39,4 +42,7 @@ class Recompute:
         pass
 
     def anticipate(self, sequences: Iterable[Sequence]) -> None:
+        pass
+
+    def settle(self) -> None:
         pass

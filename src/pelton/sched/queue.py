@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from .policy import Rank
 from .sequence import Sequence
@@ -17,10 +16,14 @@ _Entry = tuple[Rank, int, Sequence]
 
 
 class WaitingQueue:
-    """A heap by rank; ties go to who joined first. Removal leaves the entry to be skipped later."""
+    """A heap by rank; ties go to who joined first. Removal leaves the entry to be skipped later.
+
+    Nobody is ranked before the next look at the queue, when everyone who came with it is there.
+    """
 
     def __init__(self, rank: Callable[[Sequence], Rank]) -> None:
         self._rank = rank
+        self._unranked: list[_Entry] = []
         self._heap: list[_Entry] = []
         self._live: dict[int, _Entry] = {}  # sequence id -> its entry, in the order of joining
         self._count = 0
@@ -34,17 +37,19 @@ class WaitingQueue:
 
     def add(self, sequence: Sequence) -> None:
         self._count += 1
-        entry = (self._rank(sequence), self._count, sequence)
+        entry: _Entry = ((), self._count, sequence)
         self._live[sequence.id] = entry
-        heapq.heappush(self._heap, entry)
+        self._unranked.append(entry)
 
     def remove(self, sequence: Sequence) -> None:
         del self._live[sequence.id]
         if not self._live:
             self._heap.clear()
+            self._unranked.clear()
 
     def best(self) -> tuple[Sequence, Rank]:
         """The head of a queue that is not empty."""
+        self._rank_new()
         while True:
             entry = self._heap[0]
             if self._live.get(entry[2].id) is entry:
@@ -59,6 +64,7 @@ class WaitingQueue:
         if most == 1:
             yield self.best()[0]
             return
+        self._rank_new()
         for entry in heapq.nsmallest(most, self._live.values()):
             yield entry[2]
 
@@ -68,10 +74,17 @@ class WaitingQueue:
         if not self._live or (len(self._live) > RERANKED_AT_ONCE and self._skipped_steps < SELDOM):
             return
         self._skipped_steps = 0
+        self._unranked.clear()
         for key, (_, count, sequence) in self._live.items():
             self._live[key] = (self._rank(sequence), count, sequence)
         self._heap = list(self._live.values())
         heapq.heapify(self._heap)
 
-    def __iter__(self) -> Iterator[Sequence]:
-        return (entry[2] for entry in islice(self._live.values(), None))
+    def _rank_new(self) -> None:
+        for entry in self._unranked:
+            sequence = entry[2]
+            if self._live.get(sequence.id) is entry:
+                ranked = (self._rank(sequence), entry[1], sequence)
+                self._live[sequence.id] = ranked
+                heapq.heappush(self._heap, ranked)
+        self._unranked.clear()

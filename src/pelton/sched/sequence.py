@@ -8,7 +8,7 @@ import numpy as np
 
 from ..decode.finish import FinishRules
 from ..decode.request import DecodeRequest
-from ..kv import BlockTable
+from ..kv import BlockTable, Prefix
 from ..spec.draft import Draft
 from ..terms import ORDINARY, RequestTerms
 from ..types import I32, Span
@@ -38,11 +38,14 @@ class Sequence:
         terms: RequestTerms = ORDINARY,
         *,
         prompt_logprobs: int | None = None,
+        prefix: Prefix | None = None,
+        wants_hidden: bool = False,
     ) -> None:
         self.id = sequence_id
         self.decode = decode
         self.rules = rules
         self.table = table
+        self.prefix = prefix
         self.terms = terms
         self.arrival = monotonic()
         self.prompt_logprobs = prompt_logprobs
@@ -52,8 +55,11 @@ class Sequence:
         self.started: float | None = None  # when it was first part of a step, by `monotonic`
         self.preempted = 0  # times since it was last part of a step
         self.preemptions = 0  # how often its blocks went to others
+        self.unchanged = 0  # KV slots that are as they were when its blocks were last saved elsewhere
         self.num_cached = 0  # prompt tokens that a cache had when the sequence began
         self.prompt_scored = 0  # prompt positions whose log probabilities went out already
+        self.wants_hidden = wants_hidden
+        self.hidden_state: tuple[float, ...] | None = None  # of the prompt's last token, until it goes out
         self.draft: Draft | None = None
         self.followers: list[Sequence] = []  # siblings of one request that fork from this one's prompt
         self._tokens = np.zeros(len(prompt) + rules.max_tokens, dtype=np.int32)
@@ -87,6 +93,33 @@ class Sequence:
         self._tokens[self.num_tokens] = token
         self.num_tokens += 1
         self.decode.history.push(token)
+
+    def start(self) -> None:
+        """Take over what the prefix cache holds of the missing tokens. Schedulers call it before they plan
+        rows of a sequence that is not decoding: another may have computed the same prefix since."""
+        if self.prefix is None or self.is_decoding:
+            return
+        # The last token's row gives the logits, and so do all rows whose log probabilities are wanted.
+        limit = self.prompt_scored if self._wants_prompt_rows(0) else self.num_tokens - 1
+        before, self.computed = self.computed, self.prefix.extend(self.tokens, self.computed, limit)
+        self.num_cached += self.prefix.count(self.num_prompt, self.computed - before)
+
+    def advance(self, count: int) -> None:
+        """`count` more tokens are computed; blocks that are full now can serve others."""
+        self.computed += count
+        if self.prefix is not None and self.computed >= self.prefix.next_full:
+            self.prefix.publish(self.tokens, self.computed)
+
+    def release(self) -> None:
+        """Give all blocks back. What was computed stays in the prefix cache until the room is needed."""
+        if self.prefix is not None:
+            self.prefix.finish(self.tokens, self.computed)
+        self.table.release()
+
+    def spoil(self) -> None:
+        """The model computed no numbers for it: whatever blocks it used, nobody else is to."""
+        if self.prefix is not None:
+            self.prefix.spoil()
 
     def span(self, count: int) -> Span:
         """The next `count` rows; the last asks for logits if it completes the sequence."""
@@ -124,6 +157,7 @@ class Sequence:
         twin.id, twin.decode, twin.draft, twin.followers = sequence_id, decode, None, []
         twin._tokens = self._tokens.copy()
         twin.table = self.table.fork()
+        twin.prefix = None if self.prefix is None else self.prefix.fork(twin.table)
         return twin
 
     def roll_back(self, num_tokens: int) -> None:
@@ -132,7 +166,10 @@ class Sequence:
         self.decode.history.rollback(num_tokens - self.num_prompt)
         self.num_tokens = num_tokens
         self.computed = min(self.computed, num_tokens - 1)
+        self.unchanged = min(self.unchanged, self.computed)
         self.table.shrink(self.computed)
+        if self.prefix is not None:
+            self.prefix.rewind(self.computed)
 
     def preempt(self) -> None:
         """Give all blocks back; the tokens stay and are computed again later, to the same bits."""
@@ -141,7 +178,7 @@ class Sequence:
 
     def step_aside(self) -> None:
         """Give all blocks back; whoever saved their content before brings it back before the next rows."""
-        self.table.release()
+        self.release()
         self.preempted += 1
         self.preemptions += 1
         self.draft = None

@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import RequestError
 from .chat import Chat, render
 from .completion import TextCompletion
+from .embeddings import add_embeddings
 from .events import EventStream, while_connected
 from .failures import error_response, install_handlers
 from .fields import ChatRequest, CompletionRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
@@ -32,9 +33,11 @@ from .replies import (
     Version,
     json_reply,
 )
+from .responses_routes import add_responses
+from .stats import add_stats
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
+    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 }
 
 
@@ -44,9 +47,16 @@ def make_app(service: Service) -> FastAPI:
     app = FastAPI(title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS)
     install_handlers(app)
     _add_generation(app, service)
+    add_embeddings(app, service)
     add_messages(app, service)
+    add_responses(app, service)
     _add_tokens(app, service)
     _add_state(app, service)
+    add_stats(app, service)
+    if service.settings.page:
+        from .page.mount import add_page  # NiceGUI takes a second to import
+
+        add_page(app, service)
     _add_guards(app, service)
     return app
 
@@ -86,7 +96,7 @@ async def _answer(
     frames = work.chunks()
     # The first frame decides the status: what fails before it is an HTTP error, not an event.
     first = await while_connected(request, anext(frames))
-    return EventStream(first, frames, service.settings.client_stall_seconds)
+    return EventStream(first, frames)
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:

@@ -16,25 +16,30 @@ from .generation import Answer, Caller, Service
 from .logprobs import chat_logprobs, prompt_logprobs
 from .prompts import Prompts
 from .replies import (
+    CallPiece,
     ChatAnswer,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
     ChatCompletion,
     ChatDelta,
+    ChatFinish,
     ChatLogprobs,
     Usage,
 )
+from .tooling import CallReader, Tooling, whole_calls
 
 
 async def render(prompts: Prompts, body: TemplateFields) -> list[int]:
     """Token ids of the conversation. Raises RequestError naming the message that is wrong."""
+    use = body.tool_use
     try:
         return await prompts.render(
             [message.plain() for message in body.messages],
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             options=body.chat_template_kwargs,
+            tools=use.definitions if use is not None else (),
         )
     except RequestError as error:
         if error.field is not None and error.field.partition(".")[0] == "options":
@@ -53,15 +58,19 @@ class Chat:
         service.check_model(body.model)
         self._service = service
         self._body = body
+        use, params, prompts = body.tool_use, body.params(), service.prompts
+        self._tooling = None if use is None else Tooling.of(use, prompts.dialect, prompts.tokenizer, params)
+        self._readers: dict[int, CallReader] = {}
         self._answer = Answer(
             service,
             f"chatcmpl-{body.request_id or caller.request_id}",
             [partial(render, service.prompts, body)],
-            body.params(),
+            params if self._tooling is None else self._tooling.params,
             "messages",
             body.terms(caller.tenant),
             body.truncate_prompt_tokens,
             caller.record,
+            form_field=body.form_field,
         )
 
     @property
@@ -125,9 +134,12 @@ class Chat:
     def _piece(self, piece: StreamOutput, *, is_first: bool) -> ChatChunkChoice | None:
         """None where there is nothing to say: a token that is half a character, or held back."""
         wants_tokens = bool(self._body.return_token_ids and piece.token_ids)
-        if not (piece.text or is_first or piece.finished or piece.logprobs or wants_tokens):
+        text, calls = self._read(piece.index, piece.text, is_last=piece.finished)
+        if not (text or calls or is_first or piece.finished or piece.logprobs or wants_tokens):
             return None
-        delta = ChatDelta(content=piece.text)
+        delta = ChatDelta(tool_calls=calls) if calls else ChatDelta(content=text)
+        if text:
+            delta.content = text
         if is_first:
             delta.role = "assistant"
         choice = ChatChunkChoice.model_construct(
@@ -135,7 +147,7 @@ class Chat:
             index=piece.index,
             delta=delta,
             logprobs=self._logprobs(piece.logprobs),
-            finish_reason=piece.finish_reason,
+            finish_reason=self._reason(piece.index, piece.finish_reason),
         )
         if piece.finished:
             choice.stop_reason = piece.stop_reason
@@ -143,12 +155,33 @@ class Chat:
             choice.token_ids = list(piece.token_ids)
         return choice
 
+    def _read(self, index: int, text: str, *, is_last: bool) -> tuple[str, list[CallPiece]]:
+        """More of a choice's text: what of it is plain, and what it adds to calls of tools."""
+        if self._tooling is None:
+            return text, []
+        reader = self._readers.get(index)
+        if reader is None:
+            reader = self._readers[index] = self._tooling.reader()
+        return reader.take(text, is_last=is_last)
+
+    def _reason(self, index: int, reason: str | None) -> ChatFinish | None:
+        if reason is None:
+            return None
+        has_calls = index in self._readers and self._readers[index].has_calls
+        if reason == "stop":
+            return "tool_calls" if has_calls else "stop"
+        return "length"
+
     def _choice(self, index: int, choice: Gathered) -> ChatChoice:
+        text, calls = self._read(index, choice.text, is_last=True)
+        message = ChatAnswer(role="assistant", content=None if calls and not text else text, refusal=None)
+        if calls:
+            message.tool_calls = whole_calls(calls)
         reply = ChatChoice(
             index=index,
-            message=ChatAnswer(role="assistant", content=choice.text, refusal=None),
+            message=message,
             logprobs=self._logprobs(choice.logprobs),
-            finish_reason="stop" if choice.finish_reason == "stop" else "length",
+            finish_reason=self._reason(index, choice.finish_reason) or "length",
             stop_reason=choice.stop_reason,
         )
         if self._body.return_token_ids:

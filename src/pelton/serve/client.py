@@ -14,6 +14,7 @@ from ..config import SamplingParams
 from ..engine import Engine
 from ..outputs import StreamOutput
 from ..terms import ORDINARY, RequestTerms
+from .view import EngineView, view_of
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,20 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class EngineLoad:
-    """What an engine is busy with: sequences that run and wait; KV blocks in all and free."""
+    """What an engine is busy with: sequences that run and wait; KV blocks in all and free; and what it
+    has done since it started, as EngineStats says."""
 
     running: int
     waiting: int
     kv_blocks: int
     kv_free: int
+    rows: int = 0
+    preemptions: int = 0
+    drafts: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    accepted_at: tuple[int, ...] = ()
+    rows_of_steps: tuple[int, ...] = ()
 
     @property
     def kv_usage(self) -> float:
@@ -47,8 +56,20 @@ def facts_of(engine: Engine) -> EngineFacts:
 
 def load_of(engine: Engine) -> EngineLoad:
     """An engine's load now, as seen from the thread that steps it."""
-    scheduler, pool = engine.scheduler, engine.pool
-    return EngineLoad(len(scheduler.running), scheduler.num_waiting, pool.num_blocks, pool.num_free)
+    scheduler, pool, stats = engine.scheduler, engine.pool, engine.stats
+    return EngineLoad(
+        len(scheduler.running),
+        scheduler.num_waiting,
+        pool.num_blocks,
+        pool.num_free,
+        stats.rows,
+        stats.preemptions,
+        stats.drafts,
+        stats.drafted,
+        stats.accepted,
+        tuple(filter(None, stats.accepted_at)),  # they only fall: after the first 0 come zeros
+        tuple(stats.rows_of_steps),
+    )
 
 
 class EngineClient(Protocol):
@@ -74,6 +95,9 @@ class EngineClient(Protocol):
         """
 
     def load(self) -> EngineLoad: ...
+
+    async def view(self) -> EngineView:
+        """A closer look, which may take as long as a step. Raises EngineStoppedError."""
 
     def fault(self, stall_seconds: float) -> str | None:
         """Why the engine is not healthy: it ended, or is busy without a step for so long. None: it is."""
@@ -101,6 +125,10 @@ class InProcessClient:
 
     def load(self) -> EngineLoad:
         return load_of(self._engine.llm.engine)
+
+    async def view(self) -> EngineView:
+        # Another thread steps the engine: this may mix two of its steps, and breaks nothing.
+        return view_of(self._engine.llm.engine)
 
     def fault(self, stall_seconds: float) -> str | None:
         if not self._engine.is_alive:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
+from math import fsum
 
 from ..outputs import StreamOutput
+from .echo import Echo, joined_logprobs
 from .events import event
 from .fields import CompletionRequest
 from .gathering import Gathered, gather
 from .generation import Answer, Caller, Service
 from .logprobs import OffsetLogprobs, prompt_logprobs
 from .prompts import Prompts
-from .replies import Completion, TextChoice
+from .replies import Completion, TextChoice, TextLogprobs, Usage
 
 
 async def _as_given(ids: list[int]) -> list[int]:
     return ids
 
 
-def _tokens_of(prompts: Prompts, prompt: str | list[int]) -> Callable[[], Awaitable[list[int]]]:
-    return partial(prompts.encode, prompt) if isinstance(prompt, str) else partial(_as_given, prompt)
+def tokens_of(prompts: Prompts, prompt: str | list[int], field: str) -> Callable[[], Awaitable[list[int]]]:
+    """What gives a prompt's token ids once it is admitted; errors name `field`."""
+    if isinstance(prompt, str):
+        return partial(prompts.encode, prompt, field=field)
+    return partial(_as_given, prompt)
 
 
 class TextCompletion:
@@ -29,37 +34,62 @@ class TextCompletion:
 
     def __init__(self, service: Service, caller: Caller, body: CompletionRequest) -> None:
         service.check_model(body.model)
+        given = body.prompts()
         self._service = service
         self._body = body
         self._answer = Answer(
             service,
             f"cmpl-{body.request_id or caller.request_id}",
-            [_tokens_of(service.prompts, prompt) for prompt in body.prompts()],
+            [tokens_of(service.prompts, prompt, "prompt") for prompt in given],
             body.params(),
             "prompt",
             body.terms(caller.tenant),
             body.truncate_prompt_tokens,
             caller.record,
         )
+        is_cut = body.truncate_prompt_tokens is not None
+        self._echo = Echo(service.prompts, given, is_cut) if body.echo else None
         self._offsets: dict[int, OffsetLogprobs] = {}
 
     async def whole(self) -> Completion:
         choices = await gather(self._answer)
-        reply = self._reply([self._choice(index, choice) for index, choice in enumerate(choices)])
-        reply.usage = self._answer.usage
+        each = self._answer.params.n
+        groups = [choices[start : start + each] for start in range(0, len(choices), each)]
+        reply = self._reply([])
+        for number, group in enumerate(groups):
+            rows = next((choice.prompt_logprobs for choice in group if choice.prompt_logprobs), None)
+            if self._echo is not None:
+                self._echo.keep(number, rows)
+            for choice in self._best(group):
+                shown = await self._choice(len(reply.choices), number, choice)
+                if rows is not None and self._body.prompt_logprobs is not None and choice is group[0]:
+                    shown.prompt_logprobs = prompt_logprobs(rows)
+                reply.choices.append(shown)
+        reply.usage = self._usage
         return reply
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Events of a stream; the last of each choice carries its finish reason."""
+        begun: set[int] = set()
         async with aclosing(self._answer.pieces()) as pieces:
             async for piece in pieces:
+                is_first = piece.index not in begun
+                begun.add(piece.index)
                 wants_tokens = bool(self._body.return_token_ids and piece.token_ids)
-                if piece.text or piece.finished or piece.logprobs or wants_tokens:
-                    yield event(self._chunk([self._piece(piece)]))
+                is_echo = is_first and self._echo is not None
+                if piece.text or piece.finished or piece.logprobs or wants_tokens or is_echo:
+                    yield event(self._chunk([await self._piece(piece, is_first)]))
         if self._body.wants_usage:
             chunk = self._reply([])
-            chunk.usage = self._answer.usage
+            chunk.usage = self._usage
             yield event(chunk)
+
+    @property
+    def _usage(self) -> Usage:
+        usage = self._answer.usage
+        if self._body.scores_only:  # the token that ended it is nobody's
+            usage.total_tokens, usage.completion_tokens = usage.prompt_tokens, 0
+        return usage
 
     def _reply(self, choices: list[TextChoice]) -> Completion:
         return Completion(
@@ -73,38 +103,68 @@ class TextCompletion:
     def _chunk(self, choices: list[TextChoice]) -> Completion:
         chunk = self._reply(choices)
         if self._body.wants_usage:
-            chunk.usage = None
+            chunk.usage = self._usage if self._body.wants_running_usage else None
         return chunk
 
-    def _piece(self, piece: StreamOutput) -> TextChoice:
+    def _best(self, group: list[Gathered]) -> list[Gathered]:
+        """The n likeliest of a prompt's texts, the likeliest first; as they are where all are wanted."""
+        wanted = self._body.n or 1
+        return group if wanted >= len(group) else sorted(group, key=_likelihood, reverse=True)[:wanted]
+
+    async def _piece(self, piece: StreamOutput, is_first: bool) -> TextChoice:
+        number = piece.index // self._answer.params.n
+        ids = self._answer.prompt_ids[number]
+        offsets = self._offsets.setdefault(piece.index, OffsetLogprobs())
         choice = TextChoice.model_construct(
             {"index", "text", "logprobs", "finish_reason"},
             index=piece.index,
-            text=piece.text,
+            text="" if self._body.scores_only else piece.text,
             logprobs=None,
             finish_reason=piece.finish_reason,
         )
-        if piece.logprobs is not None:
-            offsets = self._offsets.setdefault(piece.index, OffsetLogprobs())
-            choice.logprobs = offsets.take(piece.logprobs, self._body.logprobs or 0)
+        if is_first and self._echo is not None:
+            self._echo.keep(number, piece.prompt_logprobs)
+            choice.text = await self._echo.text(number, ids) + choice.text
+            choice.logprobs = self._echoed(number, ids, offsets)
+        if piece.logprobs is not None and not self._body.scores_only:
+            rows = offsets.take(piece.logprobs, self._body.logprobs or 0)
+            choice.logprobs = rows if choice.logprobs is None else joined_logprobs(choice.logprobs, rows)
         if piece.finished:
             choice.stop_reason = piece.stop_reason
         if self._body.return_token_ids:
-            choice.token_ids = list(piece.token_ids)
+            choice.token_ids = [] if self._body.scores_only else list(piece.token_ids)
+            if is_first:
+                choice.prompt_token_ids = ids
         return choice
 
-    def _choice(self, index: int, choice: Gathered) -> TextChoice:
-        rows = choice.logprobs
+    async def _choice(self, index: int, number: int, choice: Gathered) -> TextChoice:
+        if self._body.scores_only:
+            choice = Gathered(finish_reason="length", logprobs=None if choice.logprobs is None else [])
+        ids, offsets = self._answer.prompt_ids[number], OffsetLogprobs()
+        text, logprobs = choice.text, None
+        if self._echo is not None:
+            text, logprobs = await self._echo.text(number, ids) + text, self._echoed(number, ids, offsets)
+        if choice.logprobs is not None and self._body.logprobs is not None:
+            rows = offsets.take(choice.logprobs, self._body.logprobs)
+            logprobs = rows if logprobs is None else joined_logprobs(logprobs, rows)
         reply = TextChoice(
             index=index,
-            text=choice.text,
-            logprobs=None if rows is None else OffsetLogprobs().take(rows, self._body.logprobs or 0),
+            text=text,
+            logprobs=logprobs,
             finish_reason="stop" if choice.finish_reason == "stop" else "length",
             stop_reason=choice.stop_reason,
         )
-        if choice.prompt_logprobs is not None:
-            reply.prompt_logprobs = prompt_logprobs(choice.prompt_logprobs)
         if self._body.return_token_ids:
             reply.token_ids = choice.token_ids
-            reply.prompt_token_ids = self._answer.prompt_ids[index // self._answer.params.n]
+            reply.prompt_token_ids = ids
         return reply
+
+    def _echoed(self, number: int, ids: list[int], offsets: OffsetLogprobs) -> TextLogprobs | None:
+        if self._echo is None or self._body.logprobs is None:
+            return None
+        return self._echo.logprobs(number, ids, offsets, self._body.logprobs)
+
+
+def _likelihood(choice: Gathered) -> float:
+    """Log probability of a whole text."""
+    return fsum(next(iter(row.values())).logprob for row in choice.logprobs or ())

@@ -62,12 +62,16 @@ class Phase(Enum):
 
 
 class OpenConnections(ServerState):
-    """The connections of one server. `closed` is called with the reason for each that had to go."""
+    """The connections of one server. `closed` is called with the reason for each that had to go, `count`
+    with their number, now and then."""
 
-    def __init__(self, limits: ConnectionLimits, closed: Callable[[str], None]) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, closed: Callable[[str], None], count: Callable[[int], None]
+    ) -> None:
         super().__init__()
         self.limits = limits
         self.closed = closed
+        self._count = count
         # A dict for its order: who has been without a request for longest goes first when it gets full.
         self.spare: dict[Connection, None] = {}
 
@@ -85,6 +89,7 @@ class OpenConnections(ServerState):
         while True:
             await asyncio.sleep(self.limits.sweep_seconds)
             now = monotonic()
+            self._count(len(self.connections))
             for connection in list(self.connections):
                 if isinstance(connection, Connection):
                     connection.look(now)
@@ -146,10 +151,9 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-            # Closing now would reset the connection, and the client might never see why.
-            self._enter(Phase.LINGER)
+            # Closed now it would be reset, and the client might never see what the answer was.
             self._unset_keepalive_if_required()
-            self.transport.write_eof()
+            self._linger()
 
     def send_400_response(self, msg: str) -> None:
         is_large = len(self.conn.trailing_data[0]) >= LARGEST_HEADERS
@@ -161,7 +165,12 @@ class Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Nothing more is said, what still comes is not heard; the sweep closes the connection."""
+        self._enter(Phase.LINGER)
+        self.transport.write_eof()
 
     def look(self, now: float) -> None:
         """Drop the connection if it is late at `now`."""

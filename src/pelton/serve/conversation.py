@@ -25,13 +25,15 @@ class Conversation:
         self.origins.append(origin)
 
     def in_client_words(self, error: RequestError, names: Mapping[str, str]) -> RequestError:
-        """The same error about the field by the client's name; `names` has the chat's names and theirs."""
+        """The same error about the field by the client's name. `names` has parts of the chat's names and
+        what they are replaced by, in this order."""
         given = error.field or ""
         match = _MESSAGE.match(given)
         if match is not None and int(match[1]) < len(self.origins):
             return renamed(error, self.origins[int(match[1])])
-        head, dot, rest = given.partition(".")
-        return renamed(error, names[head] + dot + rest) if head in names else error
+        for name, theirs in names.items():
+            given = given.replace(name, theirs)
+        return error if given == (error.field or "") else renamed(error, given)
 
 
 def joined(texts: list[str]) -> str:

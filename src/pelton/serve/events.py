@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -16,7 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .failures import body_of, status_of
+from .failures import LateError, body_of, status_of
+from .record import RequestRecord, record_of
 
 log = logging.getLogger("pelton.serve")
 T = TypeVar("T")
@@ -68,14 +68,18 @@ async def with_pings(
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; it is cancelled, and ClientDisconnect raised, when the client leaves first."""
+    """The result of `work`; it is cancelled, and ClientDisconnect raised, when the client leaves first,
+    LateError when the request's time is up."""
+    record = record_of(request.scope)
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_until_gone(request.receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, gone}, timeout=record.left, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientDisconnect
+        if gone.done():
+            raise ClientDisconnect
+        raise late(record)
     finally:
         await _end(task, gone)
 
@@ -83,62 +87,63 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 class EventStream(Response):
     """Sends the frames of a generator that gave its first one already, then the framing's last.
 
-    An exception in the middle becomes an error event. The generator is closed when the client leaves,
-    or takes nothing for `stall_seconds`.
+    An exception in the middle, or the end of the request's time, becomes an error event. The generator is
+    closed when the client leaves; the connection sees to it that one who reads nothing has left.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self,
-        first: bytes,
-        frames: AsyncGenerator[bytes, None],
-        stall_seconds: float,
-        framing: Framing = OPENAI,
+        self, first: bytes, frames: AsyncGenerator[bytes, None], framing: Framing = OPENAI
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._first = first
         self._frames = frames
-        self._stall_seconds = stall_seconds
         self._framing = framing
-        self._sending_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
         async with aclosing(self._frames):
             task = asyncio.ensure_future(self._write(send))
             gone = asyncio.ensure_future(_until_gone(receive))
             try:
-                while not (task.done() or gone.done() or self._stalled()):
-                    await asyncio.wait(
-                        {task, gone}, timeout=self._stall_seconds / 4, return_when=asyncio.FIRST_COMPLETED
-                    )
+                ended, _ = await asyncio.wait(
+                    {task, gone}, timeout=record.left, return_when=asyncio.FIRST_COMPLETED
+                )
             finally:
                 await _end(task, gone)
-
-    def _stalled(self) -> bool:
-        return self._sending_since is not None and monotonic() - self._sending_since > self._stall_seconds
+        if not ended:
+            await self._finish(send, late(record))
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await self._send(send, self._first)
+        await _send(send, self._first)
         try:
             async for frame in self._frames:
-                await self._send(send, frame)
+                await _send(send, frame)
         except OSError:
             return  # the client left
         except Exception as error:  # the status is sent already: an event must tell
             if status_of(error) == 500:
                 log.error("a stream failed: %s", type(error).__name__, exc_info=error)
-            await self._send(send, self._framing.failure(error))
+            return await self._finish(send, error)
+        await self._finish(send)
+
+    async def _finish(self, send: Send, error: Exception | None = None) -> None:
+        if error is not None:
+            await _send(send, self._framing.failure(error))
         if self._framing.last:
-            await self._send(send, self._framing.last)
+            await _send(send, self._framing.last)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send, frame: bytes) -> None:
-        self._sending_since = monotonic()
-        await send({"type": "http.response.body", "body": frame, "more_body": True})
-        self._sending_since = None
+
+def late(record: RequestRecord) -> LateError:
+    return LateError(f"the request has taken {record.seconds:.1f} s, which is all it gets")
+
+
+async def _send(send: Send, frame: bytes) -> None:
+    await send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -35,6 +35,7 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
     503: "service_unavailable_error",
+    504: "timeout_error",
 }
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
@@ -43,6 +44,7 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 _ANTHROPIC_PATH = re.compile(r"/v1/messages(/|\Z)")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -57,6 +59,10 @@ class BusyError(PeltonError):
         self.retry_after = retry_after
 
 
+class LateError(PeltonError):
+    """A request took longer than the server lets one take."""
+
+
 class StoppingError(PeltonError):
     """The server takes no new requests: it is about to end."""
 
@@ -65,16 +71,22 @@ class UnknownModelError(PeltonError):
     """A request for a model that is not served here."""
 
 
+class UnknownResponseError(PeltonError):
+    """A request for a response that is not kept here."""
+
+
 def status_of(error: Exception) -> int:
     """The HTTP status that an exception comes to."""
     if isinstance(error, NotFiniteError):
         return 500
     if isinstance(error, RequestError | TemplateError):
         return 400
-    if isinstance(error, UnknownModelError):
+    if isinstance(error, UnknownModelError | UnknownResponseError):
         return 404
     if isinstance(error, BusyError):
         return 429
+    if isinstance(error, LateError):
+        return 504
     if isinstance(error, StoppingError | EngineStoppedError | OutOfBlocksError):
         return 503
     return 500
@@ -173,19 +185,24 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     """A body that does not fit the schema: a 400 naming the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    return _reply(request.scope["path"], 400, invalid_body(first["type"], first["loc"][1:], first["msg"]))
+    return _reply(request.scope["path"], 400, invalid_body(error.errors(), skip=1))
 
 
-def invalid_body(kind: str, location: Sequence[int | str], reason: str) -> dict[str, Any]:
-    """The document for what pydantic says of a body that does not fit its schema."""
-    if kind == "json_invalid":
+def invalid_body(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> dict[str, Any]:
+    """The document for what pydantic says of a body that does not fit its schema.
+
+    It tells of the first field that is wrong; where that may be one of several things, of the one that
+    fits furthest. `skip` parts of each place are not the client's.
+    """
+    first = errors[0]
+    if first["type"] == "json_invalid":
         return error_body(400, "the body is not valid JSON")
-    name = field_name(location)
-    if not name:
+    if len(first["loc"]) <= skip:
         return error_body(400, "the body must be a JSON object (application/json)")
-    if kind == "extra_forbidden":
-        reason = "is no field of this request"
+    same_field = [error for error in errors if error["loc"][skip] == first["loc"][skip]]
+    best = max(same_field, key=lambda error: len(error["loc"]))
+    name = field_name(best["loc"][skip:])
+    reason = "is no field of this request" if best["type"] == "extra_forbidden" else best["msg"]
     return error_body(400, f"{name}: {reason}", name)
 
 
@@ -196,7 +213,7 @@ def field_name(location: Sequence[int | str]) -> str:
         if isinstance(part, int):
             name += f"[{part}]"
         elif name and (part in _UNION_TAGS or not _FIELD.match(part)):
-            break
+            continue
         else:
             name += f".{part[:128]}" if name else part[:128]
     return name

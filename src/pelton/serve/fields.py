@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from ..config import MAX_INTEGER, MAX_LOGPROBS, SamplingParams
+from ..config import MAX_INTEGER, MAX_LOGPROBS, MAX_N, SamplingParams
 from ..errors import RequestError
+from ..structured import StructuredOutputs
 from ..terms import RequestTerms
+from ..tools.definitions import ToolUse
+from .form_fields import ResponseFormat, StructuredFields
+from .tool_fields import Tool, ToolChoice, tool_use
 
 MAX_PROMPTS = 256
 """Prompts of one /v1/completions request."""
@@ -31,6 +37,20 @@ _TERMS = ("priority", "deadline", "program", "cache_salt")
 
 class Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _not_zero(value: int | None) -> int | None:
+    if value == 0:
+        raise PydanticCustomError("zero", "must be above 0, or -1 for as many as fit")
+    return value
+
+
+Truncate = Annotated[
+    int | None,
+    Field(ge=-1, le=MAX_INTEGER, json_schema_extra={"not": {"const": 0}}),
+    AfterValidator(_not_zero),
+]
+"""How many of a prompt's last tokens are kept."""
 
 
 class StreamOptions(Fields):
@@ -83,9 +103,8 @@ class SamplingFields(TermFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
-    truncate_prompt_tokens: int | None = Field(
-        default=None, ge=-1, le=MAX_INTEGER, json_schema_extra={"not": {"const": 0}}
-    )
+    structured_outputs: StructuredFields | None = None
+    truncate_prompt_tokens: Truncate = None
     request_id: str | None = Field(default=None, pattern=REQUEST_ID)
     user: str | None = Field(default=None, description="Taken for compatibility; nothing is done with it.")
 
@@ -97,11 +116,16 @@ class SamplingFields(TermFields):
             )
         if self.stream_options is not None and not self.stream:
             raise RequestError("is only for stream = true", field="stream_options")
-        if self.truncate_prompt_tokens == 0:
-            raise RequestError("must be above 0, or -1", field="truncate_prompt_tokens", value=0)
         given = {name: getattr(self, name) for name in _DIRECT if getattr(self, name) is not None}
         bias = None if self.logit_bias is None else {_token(key): v for key, v in self.logit_bias.items()}
-        return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, logit_bias=bias, **given)
+        form = self.form()
+        return SamplingParams(
+            max_tokens=max_tokens, logprobs=logprobs, logit_bias=bias, structured_outputs=form, **given
+        )
+
+    def form(self) -> StructuredOutputs | None:
+        """What the text shall look like. Raises RequestError naming the part that is wrong."""
+        return None if self.structured_outputs is None else self.structured_outputs.outputs()
 
     @property
     def wants_usage(self) -> bool:
@@ -131,10 +155,6 @@ class ChatMessage(Fields):
         return {"content": self.content, **self.model_dump(exclude_none=True)}
 
 
-class ResponseFormat(Fields):
-    type: Literal["text"]
-
-
 class TemplateFields(Fields):
     """How a conversation becomes a prompt."""
 
@@ -142,6 +162,14 @@ class TemplateFields(Fields):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        """The tools that may be called. Raises RequestError naming the one that is wrong."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
 
 class ChatRequest(TemplateFields, SamplingFields):
@@ -151,6 +179,21 @@ class ChatRequest(TemplateFields, SamplingFields):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     response_format: ResponseFormat | None = None
+
+    def form(self) -> StructuredOutputs | None:
+        given = None if self.response_format is None else self.response_format.outputs()
+        if given is None:
+            return super().form()
+        if self.structured_outputs is not None:
+            raise RequestError("give this or structured_outputs, not both", field="response_format")
+        return given
+
+    @property
+    def form_field(self) -> str:
+        """Where an error in the form of the answer lies."""
+        if self.structured_outputs is not None:
+            return "structured_outputs"
+        return "tools" if self.response_format is None else "response_format"
 
     def params(self) -> SamplingParams:
         """Without a limit the answer may run to the end of the context."""
@@ -177,27 +220,58 @@ _PROMPT_SCHEMA = {
 }
 
 
+ManyPrompts = Annotated[str | list[Any], WithJsonSchema(_PROMPT_SCHEMA)]
+
+
 class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
-    prompt: Annotated[str | list[Any], WithJsonSchema(_PROMPT_SCHEMA)]
+    prompt: ManyPrompts
     max_tokens: int | None = 16
     logprobs: int | None = None
+    echo: bool | None = None
+    best_of: int | None = Field(default=None, ge=1, le=MAX_N)
+    suffix: str | None = Field(default=None, description="Refused: the model does not fill in the middle.")
+
+    @property
+    def scores_only(self) -> bool:
+        """Whether the prompts' own log probabilities are all that is wanted, as evaluations do."""
+        return bool(self.echo) and self.max_tokens == 0
 
     def params(self) -> SamplingParams:
-        return self.sampling(self.max_tokens, self.logprobs)
+        """Raises RequestError for values out of range and fields that do not go together."""
+        if self.suffix is not None:
+            raise RequestError("is not supported: the model does not fill in the middle", field="suffix")
+        params = self.sampling(1 if self.scores_only else self.max_tokens, self.logprobs)
+        if self.echo and self.logprobs is not None:
+            params = replace(params, prompt_logprobs=max(self.logprobs, self.prompt_logprobs or 0))
+        return params if self.best_of is None else self._with_rivals(params, self.best_of)
+
+    def _with_rivals(self, params: SamplingParams, best_of: int) -> SamplingParams:
+        if best_of < params.n:
+            raise RequestError(f"is below n = {params.n}", field="best_of", value=best_of)
+        if best_of > params.n and self.stream:
+            raise RequestError("above n is not for streams", field="best_of", value=best_of)
+        try:
+            return replace(params, n=best_of, logprobs=params.logprobs or 0)
+        except RequestError as error:
+            raise RequestError(error.message, field="best_of", value=best_of) from None
 
     def prompts(self) -> list[str | list[int]]:
         """One text or list of token ids a prompt. Raises RequestError naming the one that is wrong."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if not self.prompt:
-            raise RequestError("is empty", field="prompt")
-        if isinstance(self.prompt[0], int):
-            return [token_ids(self.prompt, "prompt")]
-        if len(self.prompt) > MAX_PROMPTS:
-            raise RequestError(f"at most {MAX_PROMPTS} are taken", field="prompt", value=len(self.prompt))
-        return [_prompt(item, f"prompt[{index}]") for index, item in enumerate(self.prompt)]
+        return prompts_of(self.prompt, "prompt")
+
+
+class EmbeddingRequest(TermFields):
+    """POST /v1/embeddings."""
+
+    model: str | None = None
+    input: ManyPrompts
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
+    truncate_prompt_tokens: Truncate = None
+    request_id: str | None = Field(default=None, pattern=REQUEST_ID)
+    user: str | None = Field(default=None, description="Taken for compatibility; nothing is done with it.")
 
 
 class TokenizeRequest(Fields):
@@ -218,6 +292,19 @@ class DetokenizeRequest(Fields):
 
     model: str | None = None
     tokens: list[int]
+
+
+def prompts_of(given: str | list[Any], field: str) -> list[str | list[int]]:
+    """One text or list of token ids a prompt. Raises RequestError naming the one that is wrong."""
+    if isinstance(given, str):
+        return [given]
+    if not given:
+        raise RequestError("is empty", field=field)
+    if isinstance(given[0], int):
+        return [token_ids(given, field)]
+    if len(given) > MAX_PROMPTS:
+        raise RequestError(f"at most {MAX_PROMPTS} are taken", field=field, value=len(given))
+    return [_prompt(item, f"{field}[{index}]") for index, item in enumerate(given)]
 
 
 def token_ids(items: list[Any], field: str) -> list[int]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
-from msgspec import DecodeError, Struct
+from msgspec import DecodeError, Struct, convert
 from msgspec.msgpack import Decoder, Encoder
 
 from .. import errors
 from ..config import SamplingParams, TokenBias
-from ..decode.logprobs import TokenLogprobs
 from ..errors import EngineStoppedError, PeltonError
 from ..outputs import StreamOutput
 from ..settings import EngineSettings
@@ -22,6 +21,7 @@ from ..terms import RequestTerms
 from ..weights.manifest import ModelKind
 from ..weights.store import ResolvedModel
 from .client import EngineFacts, EngineLoad
+from .view import EngineView
 
 LARGEST_FRAME = 256 << 20
 """A step of 4,096 sequences with 20 logprobs each takes 4 MB; the rest is for logprobs of long prompts."""
@@ -90,7 +90,11 @@ class Cancel(Struct, tag="cancel", frozen=True):
     stream: int
 
 
-Command: TypeAlias = Start | Add | Cancel
+class Look(Struct, tag="look", frozen=True):
+    """Send a View."""
+
+
+Command: TypeAlias = Start | Add | Cancel | Look
 
 
 class Ready(Struct, tag="ready", frozen=True):
@@ -107,54 +111,14 @@ class Failed(Struct, tag="failed", frozen=True):
 
 
 class Piece(Struct, array_like=True, frozen=True):
-    """A StreamOutput of one stream; or, with index -1, the error that refused its request."""
+    """A piece of one stream; or, with index -1, the error that refused its request."""
 
     stream: int
-    index: int
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-    logprobs: tuple[TokenLogprobs, ...] | None = None
-    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
-    num_cached_tokens: int = 0
-    started: float | None = None
-    fault: Fault | None = None
-
-    @classmethod
-    def of(cls, stream: int, output: StreamOutput) -> Piece:
-        return cls(
-            stream,
-            output.index,
-            output.text,
-            output.token_ids,
-            output.finish_reason,
-            output.stop_reason,
-            output.logprobs,
-            output.prompt_logprobs,
-            output.num_cached_tokens,
-            output.started,
-            None if output.error is None else Fault.of(output.error),
-        )
+    output: StreamOutput
 
     @classmethod
     def refusal(cls, stream: int, error: PeltonError) -> Piece:
-        return cls(stream, -1, "", (), fault=Fault.of(error))
-
-    def output(self) -> StreamOutput:
-        return StreamOutput(
-            self.index,
-            self.text,
-            self.tokens,
-            self.logprobs,
-            self.finish_reason is not None,
-            self.finish_reason,
-            self.stop_reason,
-            None if self.fault is None else self.fault.error(),
-            self.prompt_logprobs,
-            self.num_cached_tokens,
-            self.started,
-        )
+        return cls(stream, StreamOutput(-1, "", (), error=error))
 
 
 class Step(Struct, tag="step", frozen=True):
@@ -165,7 +129,13 @@ class Step(Struct, tag="step", frozen=True):
     pieces: list[Piece]
 
 
-Report: TypeAlias = Ready | Failed | Step
+class View(Struct, tag="view", frozen=True):
+    """What a Look asked for."""
+
+    view: EngineView
+
+
+Report: TypeAlias = Ready | Failed | Step | View
 
 
 class FrameError(EngineStoppedError):
@@ -173,14 +143,22 @@ class FrameError(EngineStoppedError):
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, PeltonError):
+        return Fault.of(value)
     if isinstance(value, TokenBias):
         return dict(value)
     raise NotImplementedError(f"{type(value).__name__} cannot cross to the engine's process")
 
 
+def _from_plain(kind: type, value: object) -> object:
+    if kind is PeltonError:
+        return convert(value, Fault).error()
+    raise NotImplementedError(f"{kind.__name__} cannot cross from the engine's process")
+
+
 _ENCODER = Encoder(enc_hook=_plain)
 _COMMANDS: Decoder[Command] = Decoder(Command)
-_REPORTS: Decoder[Report] = Decoder(Report)
+_REPORTS: Decoder[Report] = Decoder(Report, dec_hook=_from_plain)
 
 
 def encode(value: Command | Report) -> bytes:

@@ -17,6 +17,7 @@ from ..terms import ORDINARY, RequestTerms
 from .admission import Gate
 from .client import EngineClient
 from .failures import UnknownModelError, renamed
+from .grammars import Grammars
 from .logs import log_request
 from .meter import RequestMeter
 from .metrics import Metrics
@@ -35,9 +36,12 @@ class Service:
     prompts: Prompts
     gate: Gate
     metrics: Metrics
-    on_end: Sequence[Callable[[RequestRecord], None]] = (log_request,)
+    on_end: list[Callable[[RequestRecord], None]] = field(default_factory=lambda: [log_request])
     """Told of every request that has ended."""
     created: int = field(default_factory=lambda: int(time()))
+
+    def __post_init__(self) -> None:
+        self.grammars = Grammars(self.prompts, self.client.facts.vocab_size)
 
     def check_model(self, name: str | None) -> None:
         """Raises UnknownModelError unless the request names no model or the one that is served."""
@@ -80,6 +84,8 @@ class Answer:
         terms: RequestTerms = ORDINARY,
         truncate: int | None = None,
         record: RequestRecord | None = None,
+        *,
+        form_field: str = "structured_outputs",
     ) -> None:
         self.params = params
         self.id = request_id
@@ -89,6 +95,7 @@ class Answer:
         self._service = service
         self._prompts = prompts
         self._prompt_field = prompt_field
+        self._form_field = form_field
         self._terms = terms
         self._truncate = truncate
         self._record = record
@@ -109,6 +116,8 @@ class Answer:
         """Raises PeltonErrors; closing it frees all that the request holds."""
         arrival = monotonic()
         with self._service.gate.admit(self.params.n * len(self._prompts), self._terms.tenant):
+            if self.params.structured_outputs is not None:
+                await self._service.grammars.check(self.params.structured_outputs, self._form_field)
             for prompt in self._prompts:
                 self.prompt_ids.append(self._shortened(await prompt()))
             streams = [self._one(number, ids, arrival) for number, ids in enumerate(self.prompt_ids)]

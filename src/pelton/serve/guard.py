@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -14,10 +16,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .failures import error_response
+from .failures import body_of, error_response
 from .keys import TenantKey
 from .record import RequestRecord, attach, record_of
 
+log = logging.getLogger("pelton.serve")
 CLIENT_LEFT = 499
 """nginx's number for a request whose client left before there was a status."""
 _LONGEST_TRACE = 512
@@ -51,6 +54,12 @@ class Requests:
 
         try:
             await self._app(scope, receive, named)
+        except Exception as error:  # the connection lives on: another request may be behind this one
+            log.error("%s failed: %s", record.path, type(error).__name__, exc_info=error)
+            if record.status:
+                raise
+            refusal = error_response(500, body_of(error)["error"]["message"], path=record.path)
+            await refusal(scope, receive, named)
         finally:
             record.ended = monotonic()
             route = scope.get("route")
@@ -80,7 +89,7 @@ class ApiKey:
 
     A key comes as `Authorization: Bearer KEY` (OpenAI's clients) or `x-api-key: KEY` (Anthropic's). All
     keys are compared, by digests of one length, so the time taken says nothing about any of them. With
-    no keys everybody is the tenant "".
+    no keys everybody is the tenant "". Browsers, which can send neither, are asked for a password: the key.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[TenantKey]) -> None:
@@ -89,6 +98,8 @@ class ApiKey:
         self._tenants = [(self._digest(key.key.encode()), key.tenant) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await self._websocket(scope, receive, send)
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         tenant = self._tenant_of(Headers(scope=scope)) if self._tenants else ""
@@ -98,10 +109,17 @@ class ApiKey:
                 401,
                 "the API key is missing or wrong",
                 "invalid_api_key",
-                {"WWW-Authenticate": "Bearer"},
+                {"WWW-Authenticate": _challenge(Headers(scope=scope))},
                 scope["path"],
             )
             return await refusal(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The page's own connection: its browser sends what it was asked for when the page was opened."""
+        if self._tenants and self._tenant_of(Headers(scope=scope)) is None:
+            await receive()
+            return await send({"type": "websocket.close", "code": 1008})
         await self._app(scope, receive, send)
 
     def _tenant_of(self, headers: Headers) -> str | None:
@@ -109,6 +127,8 @@ class ApiKey:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme == "Bearer":
             given.append(token)
+        elif scheme == "Basic":
+            given.append(_password(token))
         digests = [self._digest(key.encode("latin-1")) for key in given]
         found = None
         for expected, tenant in self._tenants:
@@ -119,6 +139,21 @@ class ApiKey:
 
     def _digest(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, key=self._salt).digest()
+
+
+def _challenge(headers: Headers) -> str:
+    is_browser = "text/html" in headers.get("accept", "")
+    return (
+        'Basic realm="pelton: any name, the API key as password", charset="UTF-8"' if is_browser else "Bearer"
+    )
+
+
+def _password(token: str) -> str:
+    """The password of HTTP Basic credentials (RFC 7617), empty where they are none."""
+    try:
+        return base64.b64decode(token, validate=True).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 class BodyLimit:

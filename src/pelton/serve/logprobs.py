@@ -38,6 +38,11 @@ class OffsetLogprobs:
     def __init__(self) -> None:
         self._offset = 0
 
+    def unpredicted(self, text: str) -> TextLogprobs:
+        """A first token, of which there is no log probability."""
+        self._offset += len(text)
+        return TextLogprobs(text_offset=[0], token_logprobs=[None], tokens=[text], top_logprobs=[None])
+
     def take(self, rows: Sequence[TokenLogprobs], top: int) -> TextLogprobs:
         reply = TextLogprobs(text_offset=[], token_logprobs=[], tokens=[], top_logprobs=[])
         for row in rows:

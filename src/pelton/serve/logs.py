@@ -97,10 +97,9 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = fields_of(record)
-        head = [fields.pop(name) for name in ("time", "level", "logger")]
-        event = json.dumps(fields.pop("event"))[1:-1]
+        head = [json.dumps(fields.pop(name))[1:-1] for name in ("time", "level", "logger", "event")]
         rest = (f"{name}={json.dumps(value)}" for name, value in fields.items() if value not in (None, ""))
-        return " ".join([*head, event, *rest])
+        return " ".join([*head, *rest])
 
 
 class Lines(logging.Handler):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,15 +15,21 @@ from ..errors import RequestError
 from .chat import Chat, render
 from .events import EventStream, Framing, named_event, while_connected, with_pings
 from .failures import anthropic_body, body_of, status_of
-from .fields import TemplateFields
 from .generation import Caller, Service, caller_of
 from .messages_fields import CHAT_NAMES, CountRequest, MessagesRequest
-from .messages_replies import Counted, ErrorReply, MessageReply, MessageUsage, TextContent
-from .replies import Usage, full_reply
+from .messages_replies import (
+    Counted,
+    ErrorReply,
+    MessageReply,
+    MessageUsage,
+    TextContent,
+    ToolUseContent,
+)
+from .replies import ChatDelta, Usage, full_reply
 
 PING_SECONDS = 15.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
+    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 }
 
 
@@ -38,7 +46,7 @@ def add_messages(app: FastAPI, service: Service) -> None:
             frames = work.events()
             first = await while_connected(request, anext(frames))
             pinged = with_pings(frames, named_event("ping", {}), PING_SECONDS)
-            reply = EventStream(first, pinged, service.settings.client_stall_seconds, FRAMING)
+            reply = EventStream(first, pinged, FRAMING)
         reply.headers["request-id"] = caller.request_id
         return reply
 
@@ -46,13 +54,8 @@ def add_messages(app: FastAPI, service: Service) -> None:
     async def count_tokens(body: CountRequest) -> Response:
         service.check_model(body.model)
         talk = body.conversation()
-        template = TemplateFields(
-            messages=talk.messages,
-            add_generation_prompt=not body.continues,
-            continue_final_message=body.continues,
-        )
         try:
-            ids = await render(service.prompts, template)
+            ids = await render(service.prompts, body.template(talk))
         except RequestError as error:
             raise talk.in_client_words(error, CHAT_NAMES) from None
         return full_reply(Counted(input_tokens=len(ids)))
@@ -78,41 +81,42 @@ class Messages:
             raise self._talk.in_client_words(error, CHAT_NAMES) from None
 
     async def whole(self) -> MessageReply:
+        blocks = Blocks()
         try:
-            reply = await self._chat.whole()
+            async with aclosing(self._chat.choices()) as choices:
+                async for choice in choices:
+                    last = choice
+                    for _ in blocks.add(choice.delta):
+                        pass
         except RequestError as error:
             raise self._talk.in_client_words(error, CHAT_NAMES) from None
-        (choice,) = reply.choices
-        reason, sequence = _stop(choice.finish_reason, choice.stop_reason)
+        reason, sequence = _stop(last.finish_reason, last.stop_reason)
         return MessageReply(
             id=self._id,
             model=self._model,
-            content=[TextContent(text=choice.message.content)],
+            content=blocks.content(),
             stop_reason=reason,
             stop_sequence=sequence,
-            usage=_usage(reply.usage),
+            usage=_usage(self._chat.usage),
         )
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The typed events of a stream, `message_start` to `message_stop`."""
+        blocks = Blocks()
         try:
             async with aclosing(self._chat.choices()) as choices:
-                first = await anext(choices)
+                last = await anext(choices)
                 yield named_event("message_start", {"message": self._begun()})
-                yield named_event(
-                    "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
-                )
                 yield named_event("ping", {})
-                last = first
-                if first.delta.content:
-                    yield _delta(first.delta.content)
-                async for choice in choices:
-                    last = choice
-                    if choice.delta.content:
-                        yield _delta(choice.delta.content)
+                for event in blocks.add(last.delta):
+                    yield event
+                async for last in choices:
+                    for event in blocks.add(last.delta):
+                        yield event
         except RequestError as error:
             raise self._talk.in_client_words(error, CHAT_NAMES) from None
-        yield named_event("content_block_stop", {"index": 0})
+        for event in blocks.close():
+            yield event
         reason, sequence = _stop(last.finish_reason, last.stop_reason)
         usage = _usage(self._chat.usage).model_dump()
         yield named_event(
@@ -128,14 +132,74 @@ class Messages:
         return begun.model_dump()
 
 
-def _delta(text: str) -> bytes:
-    return named_event("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": text}})
+@dataclass
+class Block:
+    """Text, or a call of tool `name`, whose parts are its arguments."""
+
+    id: str | None = None
+    name: str | None = None
+    parts: list[str] = field(default_factory=list)
+
+
+class Blocks:
+    """The content of a message as it comes: text, and a block for each call of a tool, one open at a time."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Block] = []
+        self._open: int | str | None = None  # "text", or the number of a call
+
+    def add(self, delta: ChatDelta) -> Iterator[bytes]:
+        """The events that tell of more."""
+        if delta.content:
+            yield from self._switch("text", Block(), {"type": "text", "text": ""})
+            yield self._told(delta.content, {"type": "text_delta", "text": delta.content})
+        for piece in delta.tool_calls or ():
+            name, given = piece.function.name, piece.function.arguments
+            begun = {"type": "tool_use", "id": piece.id, "name": name, "input": dict[str, object]()}
+            yield from self._switch(piece.index, Block(piece.id, name), begun)
+            if given:
+                yield self._told(given, {"type": "input_json_delta", "partial_json": given})
+
+    def close(self) -> Iterator[bytes]:
+        """End the block that is open."""
+        if self._open is not None:
+            yield named_event("content_block_stop", {"index": len(self._blocks) - 1})
+
+    def content(self) -> list[TextContent | ToolUseContent]:
+        """All of it; a call whose arguments were cut off is left out."""
+        shown: list[TextContent | ToolUseContent] = []
+        for block in self._blocks:
+            text = "".join(block.parts)
+            if block.id is None or block.name is None:
+                shown.append(TextContent(text=text))
+                continue
+            try:
+                given = json.loads(text)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(given, dict):
+                shown.append(ToolUseContent(id=block.id, name=block.name, input=given))
+        return shown
+
+    def _switch(self, kind: int | str, block: Block, begun: Mapping[str, object]) -> Iterator[bytes]:
+        if kind == self._open:
+            return
+        yield from self.close()
+        self._open = kind
+        self._blocks.append(block)
+        yield named_event("content_block_start", {"index": len(self._blocks) - 1, "content_block": begun})
+
+    def _told(self, part: str, delta: Mapping[str, object]) -> bytes:
+        self._blocks[-1].parts.append(part)
+        return named_event("content_block_delta", {"index": len(self._blocks) - 1, "delta": delta})
 
 
 def _stop(finish: str | None, reason: int | str | None) -> tuple[Any, str | None]:
     """Anthropic's stop_reason and stop_sequence for OpenAI's finish_reason and vLLM's stop_reason."""
     if finish == "length":
         return "max_tokens", None
+    if finish == "tool_calls":
+        return "tool_use", None
     return ("stop_sequence", reason) if isinstance(reason, str) else ("end_turn", None)
 
 

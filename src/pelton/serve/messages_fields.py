@@ -6,21 +6,30 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from ..config import MAX_INTEGER, MAX_STOP_STRINGS
 from .conversation import Conversation, joined
-from .fields import ChatMessage, ChatRequest, Fields, StreamOptions, TermFields
+from .fields import ChatMessage, ChatRequest, Fields, StreamOptions, TemplateFields, TermFields
+from .messages_tools import (
+    CacheControl,
+    MessagesTool,
+    MessagesToolChoice,
+    OutputConfig,
+    chat_choice,
+    one_at_a_time,
+)
+from .unions import by_type
 
-CHAT_NAMES = {"stop": "stop_sequences", "max_completion_tokens": "max_tokens", "messages": "messages"}
+CHAT_NAMES = {
+    "stop": "stop_sequences",
+    "max_completion_tokens": "max_tokens",
+    "response_format.json_schema": "output_config.format",
+    "response_format": "output_config.format",
+    "function.parameters": "input_schema",
+    "function.": "",
+}
 """Names of the chat's fields that an error may carry, and what a client of this API calls them."""
-
-
-class CacheControl(Fields):
-    """Taken and not needed: every prefix is cached."""
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
 
 
 class TextBlock(Fields):
@@ -52,7 +61,13 @@ class ToolResultBlock(Fields):
     cache_control: CacheControl | None = None
 
 
-Block = Annotated[TextBlock | ThinkingBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")]
+Block = Annotated[
+    Annotated[TextBlock, Tag("<text>")]
+    | Annotated[ThinkingBlock, Tag("<thinking>")]
+    | Annotated[ToolUseBlock, Tag("<tool_use>")]
+    | Annotated[ToolResultBlock, Tag("<tool_result>")],
+    by_type(),
+]
 
 
 class Message(Fields):
@@ -76,6 +91,20 @@ class CountRequest(Fields):
     system: str | list[TextBlock] | None = None
     thinking: Thinking | None = None
     cache_control: CacheControl | None = None
+    tools: list[MessagesTool] | None = None
+    tool_choice: MessagesToolChoice | None = None
+    output_config: OutputConfig | None = None
+
+    def template(self, talk: Conversation) -> TemplateFields:
+        """The same request for the chat template."""
+        return TemplateFields(
+            messages=talk.messages,
+            add_generation_prompt=not self.continues,
+            continue_final_message=self.continues,
+            tools=None if self.tools is None else [tool.chat_tool() for tool in self.tools],
+            tool_choice=chat_choice(self.tool_choice),
+            parallel_tool_calls=False if one_at_a_time(self.tool_choice) else None,
+        )
 
     def conversation(self) -> Conversation:
         """The chat that these messages are; blocks that are messages of their own there become such."""
@@ -108,11 +137,11 @@ class MessagesRequest(CountRequest, TermFields):
 
     def chat(self, talk: Conversation) -> ChatRequest:
         """The same request for /v1/chat/completions."""
+        template = self.template(talk)
         return ChatRequest(
+            **{name: getattr(template, name) for name in TemplateFields.model_fields},
             model=self.model,
-            messages=talk.messages,
-            add_generation_prompt=not self.continues,
-            continue_final_message=self.continues,
+            response_format=None if self.output_config is None else self.output_config.chat_format(),
             max_completion_tokens=self.max_tokens,
             stop=self.stop_sequences,
             temperature=self.temperature,

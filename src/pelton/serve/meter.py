@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..config import SamplingParams
+from ..errors import NotFiniteError
 from ..outputs import StreamOutput
 from .metrics import Metrics
 from .record import RequestRecord
@@ -52,6 +53,8 @@ class RequestMeter:
             self._reason = piece.finish_reason
             if self._record is not None:
                 self._record.finish_reasons.append(piece.finish_reason)
+        if isinstance(piece.error, NotFiniteError):
+            self._metrics.not_finite.inc()
 
     def _begin(self, piece: StreamOutput, now: float) -> None:
         """The first token is there."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -48,9 +48,10 @@ class _Aliased(Collector):
 class _Load(Collector):
     """Figures of the engine, read when asked for."""
 
-    def __init__(self, model: str, load: Callable[[], EngineLoad]) -> None:
+    def __init__(self, model: str, load: Callable[[], EngineLoad], restarts: Callable[[], int]) -> None:
         self._model = model
         self._load = load
+        self._restarts = restarts
 
     def collect(self) -> Iterator[Metric]:
         load = self._load()
@@ -63,6 +64,7 @@ class _Load(Collector):
             gauge.add_metric([self._model], value)
             yield gauge
         for name, help_text, value in (
+            ("engine_restarts", "Times another engine took the place of a dead one.", self._restarts()),
             ("num_preemptions", "Times a sequence gave its KV blocks back.", load.preemptions),
             ("spec_decode_num_drafts", "Drafts verified.", load.drafts),
             ("spec_decode_num_draft_tokens", "Tokens drafted.", load.drafted),
@@ -94,9 +96,9 @@ class _Load(Collector):
 class Metrics:
     """The counters of one server; every figure carries the model's name."""
 
-    def __init__(self, model: str, load: Callable[[], EngineLoad]) -> None:
+    def __init__(self, model: str, load: Callable[[], EngineLoad], restarts: Callable[[], int]) -> None:
         own = CollectorRegistry()
-        own.register(_Load(model, load))
+        own.register(_Load(model, load, restarts))
         self._own = own
         self._model = model
         self._registry = CollectorRegistry()
@@ -112,6 +114,10 @@ class Metrics:
         self._closed = self._labelled(
             "connections_closed", "Connections ended: full, slow_header, slow_body, stalled.", "reason"
         )
+        self.not_finite = self._counter("not_finite_logits", "Texts that ended because logits were NaN.")
+        self.connections = Gauge(
+            f"{OWN}connections_open", "Open connections.", ["model_name"], registry=own
+        ).labels(model)
         self._add_times()
         self.prompt_length = self._histogram("request_prompt_tokens", "Prompt tokens a request.", _TOKENS)
         self.output_length = self._histogram("request_generation_tokens", "Tokens generated.", _TOKENS)
@@ -145,7 +151,7 @@ class Metrics:
             self._asked_tokens.observe(params.max_tokens)
 
     def began(self, now: float, wait: float, prompt_tokens: int, cached: int) -> None:
-        """A prompt's first token came `wait` seconds after the request; a cache had `cached` of its tokens."""
+        """The first token came `wait` seconds after the request; a cache had `cached` prompt tokens."""
         self.first.observe(wait)
         self.recent.first_token(now, wait)
         self._queries.inc(prompt_tokens)

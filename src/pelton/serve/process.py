@@ -94,6 +94,13 @@ class WorkerProcess(asyncio.Protocol):
         """End the process now; its listener hears of it through the loop."""
         self._child.kill()
 
+    def discard(self) -> None:
+        """End a process that no event loop has to do with any more, and wait for that."""
+        self.kill()
+        self._child.wait()
+        if self._transport is None:
+            self._socket.close()
+
     def ended(self) -> str:
         """How the process ended, waiting for that."""
         status = self._child.wait()

@@ -29,7 +29,7 @@ def make_service(model: ServedModel | LLM, settings: ServerSettings) -> Service:
     """A service over an engine, which belongs to it from now on."""
     if isinstance(model, LLM):
         model = in_process(model)
-    client, prompts = model.client, Prompts(model.tokenizer, model.template)
+    client, prompts = model.client, Prompts(model.tokenizer, model.template, settings.tool_call_parser)
     metrics = Metrics(settings.served_model_name, client.load, lambda: client.restarts)
     gate = Gate(
         client.facts.max_num_seqs,
@@ -54,13 +54,13 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 http=Connection,
                 h11_max_incomplete_event_size=LARGEST_HEADERS,
-                ws="none",
-                lifespan="off",
+                ws="websockets-sansio" if settings.page else "none",
+                lifespan="on" if settings.page else "off",
                 proxy_headers=False,
                 server_header=False,
                 access_log=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
-                log_level="warning",
+                log_config=None,
                 timeout_graceful_shutdown=2,
             )
         )
@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
             settings.body_seconds,
             settings.client_stall_seconds,
         )
-        self.open = OpenConnections(limits, service.metrics.closed)
+        self.open = OpenConnections(limits, service.metrics.closed, service.metrics.connections.set)
         self.server_state = self.open
         self._service = service
         self._started = started
@@ -101,6 +101,7 @@ class Server(uvicorn.Server):
         await self._service.gate.drain(self._service.settings.grace_seconds)
         with suppress(asyncio.TimeoutError):  # a step that does not end dies with the process
             await asyncio.wait_for(self._service.client.close(), CLOSE_SECONDS)
+        self._service.grammars.close()
         await super().shutdown(sockets=sockets)
         if self._watch is not None:
             self._watch.cancel()

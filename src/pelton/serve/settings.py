@@ -24,7 +24,8 @@ class ServerSettings:
     in all; None: as long as it likes. cors_origins: whose web pages may ask from a browser; "*": all.
     grace_seconds: how long running requests may go on after a signal to stop. allowed_hosts: values of the
     Host header that are answered; None: the names of the loopback interface where it is bound to that
-    (against DNS rebinding), else any.
+    (against DNS rebinding), else any. page: whether `/` shows the web page.
+    tool_call_parser: how the model writes calls of tools; None: as its chat template shows.
     """
 
     served_model_name: str
@@ -45,6 +46,8 @@ class ServerSettings:
     cors_origins: tuple[str, ...] = ()
     grace_seconds: float = 4.0
     allowed_hosts: tuple[str, ...] | None = None
+    page: bool = False
+    tool_call_parser: str | None = None
 
     def __post_init__(self) -> None:
         if not self.served_model_name or len(self.served_model_name) > 256:

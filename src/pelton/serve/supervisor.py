@@ -12,9 +12,10 @@ from ..errors import EngineRestartingError, EngineStoppedError, PeltonError, Req
 from ..outputs import StreamOutput
 from ..terms import ORDINARY, RequestTerms
 from .client import EngineLoad
-from .frames import Add, Cancel, Failed, Piece, Ready, Report, Start, Step, encode
+from .frames import Add, Cancel, Failed, Look, Piece, Ready, Report, Start, Step, View, encode
 from .mailbox import Mailbox
 from .process import WorkerCommand, WorkerProcess, worker_command
+from .view import EngineView
 
 log = logging.getLogger("pelton.serve.engine")
 
@@ -56,7 +57,7 @@ class EngineProcess:
         try:
             ready = self._process.wait_ready()
         except BaseException:
-            self._process.kill()
+            self._process.discard()
             raise
         self.facts = ready.facts
         self.restarts = 0
@@ -69,6 +70,7 @@ class EngineProcess:
         self._failures = 0
         self._quiet = 0.0
         self._is_ready, self._is_closed = True, False
+        self._view: asyncio.Future[EngineView] | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -99,6 +101,14 @@ class EngineProcess:
     def load(self) -> EngineLoad:
         return self._load
 
+    async def view(self) -> EngineView:
+        if self._is_closed or not self._is_ready:
+            raise self._restarting_error()
+        if self._view is None or self._view.done():
+            self._view = asyncio.get_running_loop().create_future()
+            self._process.send(encode(Look()))
+        return await asyncio.shield(self._view)
+
     def fault(self, stall_seconds: float) -> str | None:
         if self._is_closed:
             return "the engine is closed"
@@ -113,20 +123,20 @@ class EngineProcess:
         for task in (self._restarting, self._watching):
             if task is not None:
                 task.cancel()
+        self._end_view()
         for stream in list(self._streams.values()):
             self._end(stream, EngineStoppedError("the engine is closed"))
         self._process.hang_up()
         try:
             await asyncio.wait_for(self._process.gone(), _END_SECONDS)
         except asyncio.TimeoutError:
-            self.kill()
+            self._process.kill()
             await self._process.gone()
 
     def kill(self) -> None:
         """End the process at once, for where there is no event loop."""
         self._is_closed = True
-        self._process.kill()
-        self._process.ended()
+        self._process.discard()
 
     def on_report(self, process: WorkerProcess, report: Report) -> None:
         self._quiet = 0.0
@@ -134,6 +144,9 @@ class EngineProcess:
             self._load = report.load
             for piece in report.pieces:
                 self._deliver(piece)
+        elif isinstance(report, View):
+            if self._view is not None and not self._view.done():
+                self._view.set_result(report.view)
         elif isinstance(report, Failed):
             log.error("the model cannot be loaded again: %s", report.fault.error())
         elif isinstance(report, Ready) and not self._is_closed:
@@ -147,6 +160,7 @@ class EngineProcess:
             return
         self._is_ready, self._load = False, self._idle_load
         self._failures += 1
+        self._end_view()
         for stream in list(self._streams.values()):
             if stream.begun or stream.attempts >= MOST_ATTEMPTS or self._failures >= MOST_FAILURES:
                 self._end(stream, self._restarting_error())
@@ -185,14 +199,14 @@ class EngineProcess:
         stream = self._streams.get(piece.stream)
         if stream is None:  # cancelled since
             return
-        if piece.index < 0:
-            assert piece.fault is not None
-            self._end(stream, piece.fault.error())
+        output = piece.output
+        if output.index < 0:
+            assert output.error is not None
+            self._end(stream, output.error)
             return
         if not stream.begun:
             stream.begun, stream.add = True, b""
             self._failures = 0  # this process is good for something
-        output = piece.output()
         stream.mailbox.put(output)
         stream.left -= output.finished
         if not stream.left:
@@ -201,6 +215,11 @@ class EngineProcess:
     def _end(self, stream: _Stream, error: PeltonError) -> None:
         del self._streams[stream.number]
         stream.mailbox.fail(error)
+
+    def _end_view(self) -> None:
+        if self._view is not None and not self._view.done():
+            self._view.set_exception(self._restarting_error())
+            self._view.exception()  # looked at: whoever asked may have left
 
     def _restarting_error(self) -> EngineRestartingError:
         return EngineRestartingError(

@@ -54,7 +54,7 @@ class Tracing:
         span.end(began + int(record.seconds * 1e9))
 
     def close(self) -> None:
-        """Send what is left, for 2 s at most: an endpoint that is gone must not keep the server from ending."""
+        """Send what is left, for 2 s at most: a dead endpoint must not keep the server from ending."""
         thread = threading.Thread(target=self._provider.shutdown, name="pelton-traces", daemon=True)
         thread.start()
         thread.join(_CLOSE_SECONDS)

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from traceback import format_tb
 from typing import NoReturn
 
 from ..errors import EngineStoppedError, PeltonError
@@ -33,14 +32,18 @@ from .frames import (
     Fault,
     FrameError,
     FrameReader,
+    Look,
     Piece,
     Ready,
     Report,
     Start,
     Step,
+    View,
     decode_command,
     encode,
 )
+from .logs import TextLines
+from .view import view_of
 
 log = logging.getLogger("pelton.serve.worker")
 
@@ -127,9 +130,7 @@ class Worker:
             except PeltonError as error:
                 return Piece.refusal(command.stream, error)
             except Exception as error:  # whatever a request does wrong, it alone fails
-                # No message: it could hold what the user wrote.
-                trace = "".join(format_tb(error.__traceback__))
-                log.error("a request failed: %s\n%s", type(error).__name__, trace)
+                log.error("a request failed: %s", type(error).__name__, exc_info=error)
                 return Piece.refusal(command.stream, PeltonError("a fault in the engine; its log says more"))
             self._states[command.stream] = state
             self._numbers[id(state)] = command.stream
@@ -138,13 +139,15 @@ class Worker:
             if dropped is not None:
                 del self._numbers[id(dropped)]
                 self._requests.abort(dropped)
+        elif isinstance(command, Look):
+            self._channel.send(View(view_of(self._engine)))
         else:
             raise FrameError("the engine is loaded already")
         return None
 
     def _step(self) -> list[Piece]:
         deltas = self._requests.step()
-        pieces = [Piece.of(self._numbers[id(delta.request)], delta.output) for delta in deltas]
+        pieces = [Piece(self._numbers[id(delta.request)], delta.output) for delta in deltas]
         for delta in deltas:  # only now: several sequences of a request may end in one step
             if delta.request.finished:
                 number = self._numbers.pop(id(delta.request), None)
@@ -193,9 +196,12 @@ def _leave_with_the_server() -> None:
     faulthandler.enable()
 
 
-def main() -> None:
-    logging.basicConfig(format="%(name)s: %(message)s")
-    status = serve_socket(int(sys.argv[1]))
+def main(load: Loader = load_as_told) -> None:
+    """Be an engine process; the number of its socket is the first argument."""
+    lines = logging.StreamHandler()
+    lines.setFormatter(TextLines())
+    logging.basicConfig(handlers=[lines])
+    status = serve_socket(int(sys.argv[1]), load)
     sys.stderr.flush()
     os._exit(status)  # the interpreter's own end would take as long as its start
 

@@ -79,6 +79,7 @@ class ChatTemplate:
         except (JinjaError, SyntaxError, RecursionError, MemoryError, ValueError) as error:
             raise TemplateError(f"does not parse: {_sentence(error)}", subject=subject) from error
         self.options: frozenset[str] = frozenset(names) - _STANDARD - _FUNCTIONS
+        self.takes_tools = "tools" in names
 
     def render(
         self,

@@ -33,8 +33,9 @@ class Conversation:
                 self._input = ui.textarea(placeholder="Ask something").props("autogrow outlined dense")
                 self._input.classes("grow").mark("question")
                 self._input.on("keydown.enter.exact.prevent", self._send)
-                self._button = ui.button(icon="send", on_click=self._send_or_stop).mark("send")
-                ui.button(icon="delete", on_click=self._clear).props("flat").tooltip("Begin anew")
+                self._button = ui.button(icon="send", on_click=self._send_or_stop).props("aria-label=send")
+                clear = ui.button(icon="delete", on_click=self._clear).tooltip("Begin anew")
+                clear.props('flat aria-label="begin anew"')
 
     async def _send_or_stop(self) -> None:
         if self._task is not None:
@@ -51,7 +52,7 @@ class Conversation:
         with self._column:
             ui.chat_message(question, name="you", sent=True).classes("self-end")
         self._task = asyncio.create_task(self._answer())
-        self._button.props("icon=stop")
+        self._button.props("icon=stop aria-label=stop")
 
     async def _answer(self) -> None:
         with self._column, ui.column().classes("gap-0 w-full"):
@@ -70,7 +71,7 @@ class Conversation:
             figures.text = progress.line if progress.finish_reason or progress.error else "stopped"
             self._messages.append(("assistant", progress.text))
             self._task = None
-            self._button.props("icon=send")
+            self._button.props("icon=send aria-label=send")
 
     def _clear(self) -> None:
         if self._task is not None:
@@ -82,5 +83,3 @@ class Conversation:
         """The visitor left: end what still runs for them."""
         if self._task is not None:
             self._task.cancel()
-
-

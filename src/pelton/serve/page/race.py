@@ -85,5 +85,5 @@ def _verdict(a: Progress, b: Progress) -> str:
     if a.error or b.error:
         return "no race: one side failed"
     same = "the same text" if a.text == b.text else "different texts"
-    first = "A" if a.elapsed <= b.elapsed else "B"
-    return f"{first} ended first, after {min(a.elapsed, b.elapsed):.2f} s of {max(a.elapsed, b.elapsed):.2f} s; {same}"
+    first, (sooner, later) = "A" if a.elapsed <= b.elapsed else "B", sorted((a.elapsed, b.elapsed))
+    return f"{first} ended first, after {sooner:.2f} s; the other took {later:.2f} s; {same}"

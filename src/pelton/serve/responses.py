@@ -1,0 +1,218 @@
+"""A request to /v1/responses: OpenAI's newer API over the chat."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from time import time
+
+from ..errors import RequestError
+from .chat import Chat
+from .events import named_event
+from .failures import UnknownResponseError, body_of, status_of
+from .fields import ChatMessage
+from .generation import Caller, Service
+from .replies import ChatChunkChoice, Usage
+from .responses_fields import CHAT_NAMES, ResponsesRequest
+from .responses_replies import (
+    Incomplete,
+    InputDetails,
+    OutputDetails,
+    OutputMessage,
+    OutputTextPart,
+    ResponseFault,
+    ResponseReply,
+    ResponseUsage,
+)
+from .responses_store import Kept, ResponseStore
+
+log = logging.getLogger("pelton.serve")
+
+Event = tuple[str, dict[str, object]]
+
+
+class Respond:
+    """One request, checked when made; `events`, `whole` or `start` runs it."""
+
+    def __init__(
+        self, service: Service, store: ResponseStore, caller: Caller, body: ResponsesRequest
+    ) -> None:
+        body.check()
+        self._store, self._tenant, self._body = store, caller.tenant, body
+        self._talk = body.conversation(self._before())
+        try:
+            self._chat = Chat(service, caller, body.chat(self._talk))
+        except RequestError as error:
+            raise self._talk.in_client_words(error, CHAT_NAMES) from None
+        # Not the request's id: a client may use that one again, and here it names something kept.
+        self._name = secrets.token_hex(16)
+        self.reply = _begun(f"resp_{self._name}", service.settings.served_model_name, body)
+        start = 1 if body.instructions is not None else 0  # instructions hold for one response only
+        self._kept = Kept(self.reply, body.items, self._talk.messages[start:])
+
+    def _before(self) -> list[ChatMessage]:
+        name = self._body.previous_response_id
+        if name is None:
+            return []
+        try:
+            before = self._store.get(self._tenant, name)
+        except UnknownResponseError as error:
+            raise RequestError(error.message, field="previous_response_id") from None
+        if before.reply.status not in ("completed", "incomplete"):
+            raise RequestError(f"is {before.reply.status}", field="previous_response_id", value=name)
+        return before.with_answer()
+
+    async def whole(self) -> ResponseReply:
+        """The response, done. Raises PeltonErrors."""
+        async with aclosing(self._run()) as events:
+            async for _ in events:
+                pass
+        return self.reply
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The typed events of a stream, from `response.created` to how it ended."""
+        number = 0
+        async with aclosing(self._told()) as events:
+            async for kind, data in events:
+                yield named_event(kind, {"sequence_number": number, **data})
+                number += 1
+
+    def start(self) -> ResponseReply:
+        """Run it in the background; what it comes to is fetched later."""
+        self._kept.task = asyncio.get_running_loop().create_task(self._work())
+        self._store.put(self._tenant, self._kept)
+        return self.reply
+
+    async def _work(self) -> None:
+        try:
+            async with aclosing(self._told()) as events:
+                async for _ in events:
+                    pass
+        except asyncio.CancelledError:
+            self.reply.status = "cancelled"
+        except Exception as error:  # nobody else would be told
+            self._fail(error)
+        self._kept.task = None
+        self._kept.over.set()
+        if self._store.holds(self._tenant, self.reply.id):
+            self._store.put(self._tenant, self._kept)
+
+    async def _told(self) -> AsyncGenerator[Event, None]:
+        """What `_run` gives; a failure in the middle is the last event."""
+        has_begun = False
+        try:
+            async with aclosing(self._run()) as events:
+                async for event in events:
+                    has_begun = True
+                    yield event
+        except Exception as error:  # the status is sent already
+            if not has_begun:
+                raise
+            self._fail(error)
+            yield "response.failed", {"response": self.reply.model_dump()}
+
+    async def _run(self) -> AsyncGenerator[Event, None]:
+        output = Output(f"msg_{self._name}")
+        self.reply.output = output.items
+        try:
+            async with aclosing(self._chat.choices()) as choices:
+                last = await anext(choices)
+                self.reply.status = "in_progress"
+                for kind in ("response.created", "response.in_progress"):
+                    yield kind, {"response": self.reply.model_dump()}
+                for event in (*output.begin(), *output.add(last)):
+                    yield event
+                async for last in choices:
+                    for event in output.add(last):
+                        yield event
+        except RequestError as error:
+            raise self._talk.in_client_words(error, CHAT_NAMES) from None
+        is_complete = last.finish_reason != "length"
+        for event in output.end(is_complete):
+            yield event
+        self._finish(is_complete)
+        yield f"response.{self.reply.status}", {"response": self.reply.model_dump()}
+
+    def _finish(self, is_complete: bool) -> None:
+        reply = self.reply
+        reply.status, reply.completed_at = "completed", int(time())
+        if not is_complete:
+            reply.status, reply.incomplete_details = "incomplete", Incomplete(reason="max_output_tokens")
+        reply.usage = _usage(self._chat.usage)
+        if self._body.stored:
+            self._store.put(self._tenant, self._kept)
+
+    def _fail(self, error: Exception) -> None:
+        told = body_of(error)["error"]
+        if status_of(error) == 500:
+            log.error("a response failed: %s", type(error).__name__, exc_info=error)
+        self.reply.status = "failed"
+        self.reply.error = ResponseFault(code=told["code"] or told["type"], message=told["message"])
+
+
+class Output:
+    """The items of a response as they grow; each method gives the events that tell of it."""
+
+    def __init__(self, message_id: str) -> None:
+        self.items: list[OutputMessage] = []
+        self._part = OutputTextPart(text="")
+        self._texts: list[str] = []
+        self._place = {"item_id": message_id, "output_index": 0, "content_index": 0}
+
+    def begin(self) -> Iterator[Event]:
+        item = OutputMessage(id=str(self._place["item_id"]), status="in_progress", content=[])
+        self.items.append(item)
+        yield "response.output_item.added", {"output_index": 0, "item": item.model_dump()}
+        yield "response.content_part.added", {**self._place, "part": self._part.model_dump()}
+        item.content = [self._part]
+
+    def add(self, choice: ChatChunkChoice) -> Iterator[Event]:
+        text = choice.delta.content or ""
+        entries = choice.logprobs.content if choice.logprobs is not None else []
+        self._texts.append(text)
+        self._part.logprobs += entries
+        if text or entries:
+            logprobs = [entry.model_dump() for entry in entries]
+            yield "response.output_text.delta", {**self._place, "delta": text, "logprobs": logprobs}
+
+    def end(self, is_complete: bool) -> Iterator[Event]:
+        (item,) = self.items
+        self._part.text = "".join(self._texts)
+        item.status = "completed" if is_complete else "incomplete"
+        part = self._part.model_dump()
+        told = {"text": part["text"], "logprobs": part["logprobs"]}
+        yield "response.output_text.done", {**self._place, **told}
+        yield "response.content_part.done", {**self._place, "part": part}
+        yield "response.output_item.done", {"output_index": 0, "item": item.model_dump()}
+
+
+def _begun(name: str, model: str, body: ResponsesRequest) -> ResponseReply:
+    return ResponseReply(
+        id=name,
+        created_at=int(time()),
+        status="queued",
+        background=bool(body.background),
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        metadata=dict(body.metadata or {}),
+        model=model,
+        previous_response_id=body.previous_response_id,
+        store=body.stored,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_logprobs=body.top_logprobs or 0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        user=body.user,
+    )
+
+
+def _usage(usage: Usage) -> ResponseUsage:
+    return ResponseUsage(
+        input_tokens=usage.prompt_tokens,
+        input_tokens_details=InputDetails(cached_tokens=usage.prompt_tokens_details.cached_tokens),
+        output_tokens=usage.completion_tokens,
+        output_tokens_details=OutputDetails(),
+        total_tokens=usage.total_tokens,
+    )

@@ -1,0 +1,23 @@
+"""Values told apart by their `type`. Tags are in brackets, so that errors leave them out of a field's name."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Discriminator
+
+
+def by_type(default: str | None = None) -> Discriminator:
+    """For unions whose members are tagged `<type>`; `default` stands for a value without a type."""
+
+    def tag(value: object) -> str | None:
+        if isinstance(value, BaseModel):
+            kind: object = value.model_dump(include={"type"}).get("type", default)
+        else:
+            kind = value.get("type") if isinstance(value, dict) else None
+            kind = default if kind is None else kind
+        return f"<{kind}>" if isinstance(kind, str) else None
+
+    return Discriminator(
+        tag,
+        custom_error_type="unknown_type",
+        custom_error_message="its type is missing or not one that is taken here",
+    )

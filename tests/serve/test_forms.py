@@ -1,0 +1,134 @@
+"""Structured output through HTTP with OpenAI's client: response_format and structured_outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from openai import BadRequestError
+from pydantic import BaseModel
+
+from pelton import LLM, SamplingParams, StructuredOutputs
+
+from .serving import NAME, Served, serving
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "people": {"type": "integer", "minimum": 0}},
+    "required": ["city", "people"],
+    "additionalProperties": False,
+}
+ASK: Any = [{"role": "user", "content": "Tell me about Paris."}]
+
+
+@pytest.fixture(scope="module")
+def served(real_model_path: Path) -> Iterator[Served]:
+    with serving(real_model_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def library(real_model_path: Path) -> Iterator[LLM]:
+    llm = LLM(str(real_model_path), context_length=512, threads=1, kv_memory=64 << 20)
+    yield llm
+    llm.close()
+
+
+def chat(served: Served, **fields: Any) -> str:
+    extra = {"temperature": 0, "max_tokens": 80, **fields}
+    reply = served.openai().chat.completions.create(model=NAME, messages=ASK, **extra)
+    assert reply.choices[0].finish_reason == "stop"
+    return reply.choices[0].message.content or ""
+
+
+def test_a_json_schema(served: Served) -> None:
+    schema = {"name": "city", "schema": CITY, "strict": True}
+    text = chat(served, response_format={"type": "json_schema", "json_schema": schema})
+    jsonschema.validate(json.loads(text), CITY)
+
+
+def test_a_json_object(served: Served) -> None:
+    text = chat(served, response_format={"type": "json_object"}, max_tokens=400)
+    assert isinstance(json.loads(text), dict)
+
+
+def test_a_class_of_the_clients_own(served: Served) -> None:
+    class City(BaseModel):
+        city: str
+        rainy: bool
+
+    reply = served.openai().chat.completions.parse(
+        model=NAME, messages=ASK, response_format=City, temperature=0, max_tokens=200
+    )
+    assert isinstance(reply.choices[0].message.parsed, City)
+
+
+def test_plain_text_is_no_form(served: Served) -> None:
+    fields = {"temperature": 0, "max_tokens": 8}
+    plain = served.openai().chat.completions.create(model=NAME, messages=ASK, **fields)
+    asked = served.openai().chat.completions.create(
+        model=NAME, messages=ASK, response_format={"type": "text"}, **fields
+    )
+    assert asked.choices[0].message.content == plain.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ({"choice": ["sunny", "rainy"]}, "sunny|rainy"),
+        ({"regex": r"\d{4}-\d\d-\d\d"}, r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
+        ({"grammar": 'root ::= "<" [a-z]{1,8} ">"'}, "<[a-z]{1,8}>"),
+    ],
+)
+def test_vllms_field_in_both_routes_is_what_the_library_gives(
+    served: Served, library: LLM, form: dict[str, Any], pattern: str
+) -> None:
+    assert re.fullmatch(pattern, chat(served, extra_body={"structured_outputs": form}))
+    params: dict[str, Any] = {"temperature": 1.0, "seed": 3, "max_tokens": 60, "n": 2}
+    reply = served.openai().completions.create(
+        model=NAME, prompt="The weather is", extra_body={"structured_outputs": form}, **params
+    )
+    same = SamplingParams(structured_outputs=StructuredOutputs(**form), **params)
+    expected = library.generate("The weather is", same)
+    assert [choice.text for choice in reply.choices] == [output.text for output in expected[0].outputs]
+    assert all(re.fullmatch(pattern, choice.text) for choice in reply.choices)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "reason"),
+    [
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "y"}}}},
+         "response_format", "Invalid type: y"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+         "response_format.json_schema.schema", "required"),
+        ({"response_format": {"type": "xml"}}, "response_format", "type"),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs", "unclosed group"),
+        ({"structured_outputs": {"regex": ""}}, "structured_outputs.regex", "characters"),
+        ({"structured_outputs": {}}, "structured_outputs", "none is given"),
+        ({"structured_outputs": {"regex": "a", "json_object": True}}, "structured_outputs", "regex"),
+        ({"structured_outputs": {"guided": "a"}}, "structured_outputs.guided", "no field"),
+        ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+         "response_format", "not both"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_400_with_the_reason(
+    served: Served, fields: dict[str, Any], param: str, reason: str
+) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        served.openai().chat.completions.create(model=NAME, messages=ASK, extra_body=fields)
+    assert caught.value.param == param
+    assert reason in caught.value.message
+
+
+def test_streams_say_the_same(served: Served) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
+    fields: dict[str, Any] = {"response_format": form, "temperature": 1, "seed": 5, "max_tokens": 80}
+    whole = served.openai().chat.completions.create(model=NAME, messages=ASK, **fields)
+    stream = served.openai().chat.completions.create(model=NAME, messages=ASK, stream=True, **fields)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert text == whole.choices[0].message.content
