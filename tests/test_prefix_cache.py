@@ -227,7 +227,7 @@ def test_the_real_model(real_model: LoadedModel, real_executor: Executor) -> Non
             running.add(np.array(said[:40], np.int32), sampled(10), tokens, 4)
             answers = finish(running)
             numbers += [(answer.tokens, answer.numbers) for answer in answers.values()]
-            said += answers[min(answers)].tokens + [turn]
+            said += [*answers[min(answers)].tokens, turn]
         texts.append(numbers)
     assert running.prefixes is not None
     assert running.prefixes.stats.hits > 250

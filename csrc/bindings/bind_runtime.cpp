@@ -127,6 +127,21 @@ Array<std::int64_t, 3> trace(const Program& program) {
     return owned_array<std::int64_t, 3>(data, {threads, instructions, 2});
 }
 
+// Rows (thread, instruction, start, end, wait).
+Array<std::int64_t, 2> events(const Program& program) {
+    std::size_t count = 0;
+    for (const std::vector<TraceEvent>& thread : program.events()) count += thread.size();
+    auto* data = new std::int64_t[count * 5];
+    std::int64_t* row = data;
+    for (std::size_t thread = 0; thread < program.events().size(); ++thread)
+        for (const TraceEvent& event : program.events()[thread]) {
+            const std::int64_t values[] = {static_cast<std::int64_t>(thread), event.instruction, event.start,
+                                           event.end, event.wait};
+            row = std::copy(values, values + 5, row);
+        }
+    return owned_array<std::int64_t, 2>(data, {count, 5});
+}
+
 // [(name, barrier before when rows are shared out, when replicated)] of every instruction.
 nb::list describe(const Program& program) {
     nb::list rows;
@@ -292,7 +307,10 @@ void bind_runtime(nb::module_& m) {
             },
             "index"_a)
         .def("set_trace", &Program::set_trace, "on"_a)
-        .def("trace", &trace);
+        .def("trace", &trace)
+        .def("events", &events)
+        .def("set_share_prefixes", &Program::set_share_prefixes, "on"_a)
+        .def_prop_ro("saved_chunks", &Program::saved_chunks);
 }
 
 }  // namespace pelton::bindings

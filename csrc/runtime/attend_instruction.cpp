@@ -54,22 +54,24 @@ void AttendInstruction::run(const Frame& frame, int thread) const {
     if (store_first) {
         const RowRange own = share_of(frame.rows(q_), thread, threads);
         for (std::int64_t i = own.begin; i < own.end; ++i) store_row(frame, i, {0, shape.kv_heads}, thread);
-        frame.pool->barrier();
+        frame.meet(thread);
     }
+    work_->for_shared_units(thread, threads,
+                            [&](const SharedUnit& unit) { run_shared_unit(frame, unit, thread); });
     work_->for_units(thread, threads, [&](const AttendUnit& unit) {
         if (!store_first && unit.chunk_end == unit.tile->chunk_end)
             store_row(frame, unit.tile->first, {unit.kv_head, unit.kv_head + 1}, thread);
         run_unit(frame, unit, thread);
     });
     if (work_->split()) {
-        frame.pool->barrier();
+        frame.meet(thread);
         merge_rows(frame, thread);
     }
     if (spec_.wants_mass) {
-        frame.pool->barrier();
+        frame.meet(thread);
         for (const AttendTile& tile : work_->tiles())
             if (tile.span % threads == thread) add_span_mass(frame, tile, thread);
-        frame.pool->barrier();
+        frame.meet(thread);
     }
 }
 
@@ -98,22 +100,34 @@ void AttendInstruction::load_query(const Frame& frame, std::int64_t index, std::
                 frame.value(q_, thread) + index * frame.width(q_) + head * dim, query, dim);
 }
 
-AttentionTile AttendInstruction::load_tile(const Frame& frame, const AttendUnit& unit, int thread) const {
+// Queries [rows, heads] of a tile as those from `first` on of the scratch.
+void AttendInstruction::load_queries(const Frame& frame, const AttendTile& tile, RowRange heads,
+                                     std::int64_t first, int thread) const {
     AttendScratch& scratch = work_->scratch(thread);
-    const std::int64_t dim = work_->shape().head_dim, heads = unit.head_end - unit.head_begin;
     const std::int32_t* rows = frame.batch.rows(work_->shape().row_set);
-    for (std::int64_t r = 0; r < unit.tile->rows; ++r) {
-        const RowRange seen = work_->visible(frame, rows[unit.tile->first + r]);
-        for (std::int64_t h = 0; h < heads; ++h) {
-            const std::int64_t q = r * heads + h;
-            load_query(frame, unit.tile->first + r, unit.head_begin + h, thread, scratch.queries + q * dim);
-            scratch.begins[q] = static_cast<std::int32_t>(seen.begin);
-            scratch.ends[q] = static_cast<std::int32_t>(seen.end);
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+        const RowRange seen = work_->visible(frame, rows[tile.first + r]);
+        for (std::int64_t head = heads.begin; head < heads.end; ++head, ++first) {
+            load_query(frame, tile.first + r, head, thread,
+                       scratch.queries + first * work_->shape().head_dim);
+            scratch.begins[first] = static_cast<std::int32_t>(seen.begin);
+            scratch.ends[first] = static_cast<std::int32_t>(seen.end);
         }
     }
-    find_blocks(frame, unit, scratch);
-    return {scratch.queries, scratch.begins, scratch.ends,        unit.tile->rows * heads, dim,
-            spec_.scale,     spec_.cap,      scratch.keys.data(), scratch.values.data(),   frame.kv.half};
+}
+
+AttentionTile AttendInstruction::loaded(const Frame& frame, std::int64_t queries, int thread) const {
+    const AttendScratch& scratch = work_->scratch(thread);
+    return {scratch.queries,         scratch.begins, scratch.ends, queries,
+            work_->shape().head_dim, spec_.scale,    spec_.cap,    scratch.keys.data(),
+            scratch.values.data(),   frame.kv.half};
+}
+
+AttentionTile AttendInstruction::load_tile(const Frame& frame, const AttendUnit& unit, int thread) const {
+    const RowRange heads{unit.head_begin, unit.head_end};
+    load_queries(frame, *unit.tile, heads, 0, thread);
+    find_blocks(frame, unit, work_->scratch(thread));
+    return loaded(frame, unit.tile->rows * heads.size(), thread);
 }
 
 // Addresses of the blocks of the unit's chunks, as far as any row sees.
@@ -186,32 +200,63 @@ void AttendInstruction::run_unit(const Frame& frame, const AttendUnit& unit, int
                        dim);
 }
 
+// The queries of several tiles meet the chunks that all of them read; every tile gets its own states.
+void AttendInstruction::run_shared_unit(const Frame& frame, const SharedUnit& unit, int thread) const {
+    AttendScratch& scratch = work_->scratch(thread);
+    const PrefixRun& run = *unit.run;
+    const std::int64_t size = work_->state_floats(), heads = unit.head_end - unit.head_begin;
+    std::int64_t queries = 0;
+    for (std::int64_t place = run.first; place < run.first + run.count; ++place) {
+        const AttendTile& tile = work_->reader(place);
+        load_queries(frame, tile, {unit.head_begin, unit.head_end}, queries, thread);
+        queries += tile.rows * heads;
+    }
+    const std::int64_t span = work_->reader(run.first).span;
+    for (std::int64_t b = unit.chunk_begin * kChunkBlocks; b < unit.chunk_end * kChunkBlocks; ++b) {
+        const std::int64_t place = frame.kv.offset(frame.batch.block(span, b), spec_.kv_layer, unit.kv_head);
+        scratch.keys[b] = frame.kv.keys + place;
+        scratch.values[b] = frame.kv.values + place;
+    }
+    const AttentionTile together = loaded(frame, queries, thread);
+    for (std::int64_t chunk = unit.chunk_begin; chunk < unit.chunk_end; ++chunk) {
+        frame.kernels->attention.chunk(together, chunk, scratch.scores, size, scratch.states);
+        const float* states = scratch.states;
+        for (std::int64_t place = run.first; place < run.first + run.count; ++place) {
+            const AttendTile& tile = work_->reader(place);
+            const std::int64_t count = tile.rows * heads * size;
+            std::memcpy(work_->partial_states(tile, unit.unit, chunk), states,
+                        static_cast<std::size_t>(count) * sizeof(float));
+            states += count;
+        }
+    }
+}
+
+// Each thread merges its own copy where values are replicated, else its share of the rows that are split.
 void AttendInstruction::merge_rows(const Frame& frame, int thread) const {
-    const RowRange own = frame.own_rows(output_, thread);
+    std::int64_t count = 0, at = 0;
+    for (const AttendTile& tile : work_->tiles()) count += tile.split ? tile.rows : 0;
+    const RowRange own =
+        frame.replicated ? RowRange{0, count} : share_of(count, thread, frame.pool->num_threads());
     for (const AttendTile& tile : work_->tiles())
-        for (std::int64_t r = 0; r < tile.rows; ++r)
-            if (tile.first + r >= own.begin && tile.first + r < own.end) merge_row(frame, tile, r, thread);
+        for (std::int64_t r = 0; tile.split && r < tile.rows; ++r, ++at)
+            if (at >= own.begin && at < own.end) merge_row(frame, tile, r, thread);
 }
 
 void AttendInstruction::merge_row(const Frame& frame, const AttendTile& tile, std::int64_t row,
                                   int thread) const {
     const AttentionKernels& kernels = frame.kernels->attention;
     const std::int64_t size = work_->state_floats(), dim = work_->shape().head_dim;
-    const std::int64_t per_head = work_->units_per_tile() / work_->shape().kv_heads;
     float* state = work_->scratch(thread).states;
+    float* outputs = frame.value(output_, thread) + (tile.first + row) * frame.width(output_);
     for (std::int64_t u = 0; u < work_->units_per_tile(); ++u) {
-        const std::int64_t head = u / per_head * work_->group() + u % per_head * work_->heads_per_unit();
-        const std::int64_t heads =
-            std::min(work_->heads_per_unit(), (u / per_head + 1) * work_->group() - head);
-        for (std::int64_t h = 0; h < heads; ++h) {
-            const float* partial = work_->partial_states(tile, u) + (row * heads + h) * size;
+        const RowRange heads = work_->unit_heads(u);
+        for (std::int64_t h = 0; h < heads.size(); ++h) {
+            const float* partial =
+                work_->partial_states(tile, u, tile.chunk_begin) + (row * heads.size() + h) * size;
             std::memcpy(state, partial, static_cast<std::size_t>(size) * sizeof(float));
             for (std::int64_t chunk = 1; chunk < tile.chunk_end - tile.chunk_begin; ++chunk)
-                kernels.merge(state, partial + chunk * tile.rows * heads * size, dim);
-            kernels.finish(
-                state,
-                frame.value(output_, thread) + (tile.first + row) * frame.width(output_) + (head + h) * dim,
-                dim);
+                kernels.merge(state, partial + chunk * tile.rows * heads.size() * size, dim);
+            kernels.finish(state, outputs + (heads.begin + h) * dim, dim);
         }
     }
 }
@@ -225,7 +270,9 @@ void AttendInstruction::add_span_mass(const Frame& frame, const AttendTile& tile
     float* mass = mass_.data() + tile.span * frame.batch.most_blocks() * kKvBlock;
     std::vector<float> row_mass(static_cast<std::size_t>(tile.chunk_end * kChunkPositions));
     for (std::int64_t r = 0; r < tile.rows; ++r) {
-        const AttendTile one{tile.first + r, 1, tile.span, tile.chunk_begin, tile.chunk_end, 0, 0};
+        AttendTile one = tile;
+        one.first += r;
+        one.rows = 1;
         const std::int64_t row = frame.batch.rows(shape.row_set)[one.first];
         std::fill(row_mass.begin(), row_mass.end(), 0.0f);
         for (std::int64_t head = 0; head < shape.heads;) {

@@ -15,11 +15,19 @@ RowRange AttendWork::visible(const Frame& frame, std::int64_t row) const noexcep
     return {shape_.window > 0 && end > shape_.window ? end - shape_.window : 0, end};
 }
 
-float* AttendWork::partial_states(const AttendTile& tile, std::int64_t unit) const noexcept {
+RowRange AttendWork::unit_heads(std::int64_t unit) const noexcept {
+    const std::int64_t per_head = units_per_tile() / shape_.kv_heads, kv_head = unit / per_head;
+    const std::int64_t first = kv_head * group() + unit % per_head * heads_per_unit();
+    return {first, std::min(first + heads_per_unit(), (kv_head + 1) * group())};
+}
+
+float* AttendWork::partial_states(const AttendTile& tile, std::int64_t unit,
+                                  std::int64_t chunk) const noexcept {
     // Every unit but a head's last has the same number of heads; room for that many is kept for all.
-    const std::int64_t chunks = tile.chunk_end - tile.chunk_begin;
+    const std::int64_t chunks = tile.chunk_end - tile.chunk_begin, heads = unit_heads(unit).size();
     float* first = reinterpret_cast<float*>(const_cast<std::uint8_t*>(partial_.data())) + tile.states_before;
-    return first + unit * chunks * tile.rows * heads_per_unit() * state_floats();
+    return first + (unit * chunks * heads_per_unit() + (chunk - tile.chunk_begin) * heads) * tile.rows *
+                       state_floats();
 }
 
 void AttendWork::add_tiles(const Frame& frame) {
@@ -27,11 +35,9 @@ void AttendWork::add_tiles(const Frame& frame) {
     const std::int32_t* rows = batch.rows(shape_.row_set);
     const std::int64_t count = batch.rows_of(shape_.row_set);
     const std::int64_t most_rows = std::max<std::int64_t>(1, kMaxTileQueries / group());
-    std::int64_t states = 0;
     tiles_.clear();
-    total_cost_ = 0;
     for (std::int64_t i = 0; i < count;) {
-        AttendTile tile{i, 1, batch.span_of(rows[i]), 0, 0, total_cost_, states};
+        AttendTile tile{i, 1, batch.span_of(rows[i]), 0, 0, 0, false, 0, 0};
         const bool alone = batch.scattered(rows[i]);
         while (!alone && tile.rows < most_rows && i + tile.rows < count &&
                batch.span_of(rows[i + tile.rows]) == tile.span && !batch.scattered(rows[i + tile.rows]))
@@ -41,22 +47,66 @@ void AttendWork::add_tiles(const Frame& frame) {
             const RowRange other = visible(frame, rows[i + r]);
             seen = {std::min(seen.begin, other.begin), std::max(seen.end, other.end)};
         }
-        tile.chunk_begin = seen.begin / kChunkPositions;
+        tile.chunk_begin = tile.own_begin = seen.begin / kChunkPositions;
         tile.chunk_end = (seen.end + kChunkPositions - 1) / kChunkPositions;
-        const std::int64_t cost = units_per_tile() * (tile.chunk_end - tile.chunk_begin);
-        total_cost_ += cost;
-        states += cost * tile.rows * heads_per_unit() * state_floats();
         i += tile.rows;
         tiles_.push_back(tile);
     }
+}
+
+// Finds the tiles that begin with the same blocks, where two of them fit one call of the kernel.
+void AttendWork::share_prefixes(const Frame& frame) {
+    readers_.clear();
+    runs_.clear();
+    if (!frame.share_prefixes) return;
+    for (std::size_t i = 0; i < tiles_.size(); ++i) {
+        const AttendTile& tile = tiles_[i];
+        const std::int64_t context = frame.batch.context_of(tile.span),
+                           queries = tile.rows * heads_per_unit();
+        if (shape_.window == 0 && context >= kChunkPositions && 2 * queries <= kMaxTileQueries)
+            readers_.push_back({static_cast<std::int64_t>(i), tile.span, context / kChunkPositions, queries});
+    }
+    runs_ = find_shared_prefixes(frame.batch, kChunkBlocks, kMaxTileQueries, readers_);
+    for (const PrefixRun& run : runs_)
+        for (std::int64_t place = run.first; place < run.first + run.count; ++place) {
+            AttendTile& tile =
+                tiles_[static_cast<std::size_t>(readers_[static_cast<std::size_t>(place)].tile)];
+            tile.own_begin = std::max(tile.own_begin, run.chunk_end);
+        }
+}
+
+std::int64_t AttendWork::saved_chunks() const noexcept {
+    std::int64_t saved = 0;
+    for (const PrefixRun& run : runs_) saved += (run.count - 1) * (run.chunk_end - run.chunk_begin);
+    return saved;
+}
+
+void AttendWork::share_out(const Frame& frame) {
+    total_cost_ = 0;
+    for (AttendTile& tile : tiles_) {
+        tile.cost_before = total_cost_;
+        total_cost_ += units_per_tile() * (tile.chunk_end - tile.own_begin);
+    }
     const std::int64_t units = static_cast<std::int64_t>(tiles_.size()) * units_per_tile();
-    split_ = frame.replicated || (units < 4 * frame.pool->num_threads() && total_cost_ > units);
-    if (split_ && partial_.size() < static_cast<std::size_t>(states) * sizeof(float))
+    const bool all = frame.replicated || (units < 4 * frame.pool->num_threads() && total_cost_ > units);
+    std::int64_t states = 0;
+    split_ = false;
+    for (AttendTile& tile : tiles_) {
+        tile.split = all || tile.own_begin > tile.chunk_begin;
+        tile.states_before = states;
+        if (!tile.split) continue;
+        split_ = true;
+        states += units_per_tile() * (tile.chunk_end - tile.chunk_begin) * tile.rows * heads_per_unit() *
+                  state_floats();
+    }
+    if (partial_.size() < static_cast<std::size_t>(states) * sizeof(float))
         partial_ = AlignedBuffer(static_cast<std::size_t>(states + states / 4) * sizeof(float));
 }
 
 void AttendWork::prepare(const Frame& frame) {
     add_tiles(frame);
+    share_prefixes(frame);
+    share_out(frame);
     allocate_scratch(frame);
 }
 

@@ -12,6 +12,7 @@
 #include "core/aligned_buffer.h"
 #include "kernels/attention.h"
 #include "runtime/frame.h"
+#include "runtime/shared_prefix.h"
 
 namespace pelton {
 
@@ -26,8 +27,18 @@ struct AttendTile {
     std::int64_t first, rows;  // places in the row set
     std::int64_t span;
     std::int64_t chunk_begin, chunk_end;  // chunks that some row sees
+    std::int64_t own_begin;               // chunks before are read together with other tiles
+    bool split;                           // the states of chunks are merged later
     std::int64_t cost_before;             // of all tiles before, in units * chunks
     std::int64_t states_before;           // floats of partial states of all tiles before
+};
+
+// Tiles that read the same chunks, and one key-value head: see shared_prefix.h.
+struct SharedUnit {
+    const PrefixRun* run;
+    std::int64_t unit;  // of each of the tiles
+    std::int64_t kv_head, head_begin, head_end;
+    std::int64_t chunk_begin, chunk_end;
 };
 
 // One tile, one key-value head, some of the query heads that share it.
@@ -53,10 +64,15 @@ class AttendWork {
     const AttendShape& shape() const noexcept { return shape_; }
     void prepare(const Frame& frame);
 
-    // Units are cut into chunks whose states are merged later: when replicated, or few units and long
-    // contexts.
+    // Some tile is cut into chunks whose states are merged later: all of them when replicated, or when units
+    // are few and contexts long; else those that share a prefix.
     bool split() const noexcept { return split_; }
     const std::vector<AttendTile>& tiles() const noexcept { return tiles_; }
+    const AttendTile& reader(std::int64_t place) const noexcept {
+        return tiles_[static_cast<std::size_t>(readers_[static_cast<std::size_t>(place)].tile)];
+    }
+    // Reads of a chunk that are saved because tiles share it.
+    std::int64_t saved_chunks() const noexcept;
     AttendScratch& scratch(int thread) noexcept { return *scratch_[thread]; }
     std::int64_t group() const noexcept { return shape_.heads / shape_.kv_heads; }
     std::int64_t heads_per_unit() const noexcept;
@@ -68,15 +84,24 @@ class AttendWork {
     // Calls visit(unit) for everything that a thread has to do.
     template <typename Visit>
     void for_units(int thread, int num_threads, const Visit& visit) const;
-    // Partial states [chunks, rows, heads of the unit] of a unit of a tile.
-    float* partial_states(const AttendTile& tile, std::int64_t unit) const noexcept;
+    // The same for chunks that several tiles read.
+    template <typename Visit>
+    void for_shared_units(int thread, int num_threads, const Visit& visit) const;
+    // Partial states [chunks, rows, heads of the unit] of a unit of a tile that is split, from a chunk on.
+    float* partial_states(const AttendTile& tile, std::int64_t unit, std::int64_t chunk) const noexcept;
+    // Query heads of a unit.
+    RowRange unit_heads(std::int64_t unit) const noexcept;
 
   private:
     void add_tiles(const Frame& frame);
+    void share_prefixes(const Frame& frame);
+    void share_out(const Frame& frame);
     void allocate_scratch(const Frame& frame);
 
     AttendShape shape_;
     std::vector<AttendTile> tiles_;
+    std::vector<PrefixReader> readers_;
+    std::vector<PrefixRun> runs_;
     std::vector<std::unique_ptr<AttendScratch>> scratch_;
     AlignedBuffer partial_;
     std::int64_t total_cost_ = 0;
@@ -88,24 +113,47 @@ void AttendWork::for_units(int thread, int num_threads, const Visit& visit) cons
     const RowRange own = share_of(total_cost_, thread, num_threads);
     const std::int64_t units = units_per_tile(), per_head = units / shape_.kv_heads;
     for (const AttendTile& tile : tiles_) {
-        const std::int64_t chunks = tile.chunk_end - tile.chunk_begin;
+        const std::int64_t chunks = tile.chunk_end - tile.own_begin;
         if (tile.cost_before + units * chunks <= own.begin || tile.cost_before >= own.end) continue;
         for (std::int64_t u = 0; u < units; ++u) {
             const std::int64_t start = tile.cost_before + u * chunks;
-            const std::int64_t head = u / per_head * group() + u % per_head * heads_per_unit();
-            const std::int64_t head_end = std::min(head + heads_per_unit(), (u / per_head + 1) * group());
-            AttendUnit unit{&tile, u / per_head, head, head_end, tile.chunk_begin, tile.chunk_end, nullptr};
-            if (split_) {
+            const RowRange heads = unit_heads(u);
+            AttendUnit unit{&tile,          u / per_head,   heads.begin, heads.end,
+                            tile.own_begin, tile.chunk_end, nullptr};
+            if (tile.split) {
                 const std::int64_t from = std::max(own.begin - start, std::int64_t{0});
                 const std::int64_t to = std::min(own.end - start, chunks);
                 if (from >= to) continue;
                 unit.chunk_begin += from;
-                unit.chunk_end = tile.chunk_begin + to;
-                unit.states = partial_states(tile, u) + from * tile.rows * (head_end - head) * state_floats();
+                unit.chunk_end = tile.own_begin + to;
+                unit.states = partial_states(tile, u, unit.chunk_begin);
             } else if (start < own.begin || start >= own.end) {
                 continue;
             }
             visit(unit);
+        }
+    }
+}
+
+template <typename Visit>
+void AttendWork::for_shared_units(int thread, int num_threads, const Visit& visit) const {
+    std::int64_t total = 0;
+    const std::int64_t units = units_per_tile(), per_head = units / shape_.kv_heads;
+    for (const PrefixRun& run : runs_) total += run.count * (run.chunk_end - run.chunk_begin) * units;
+    const RowRange own = share_of(total, thread, num_threads);
+    std::int64_t start = 0;
+    for (const PrefixRun& run : runs_) {
+        const std::int64_t chunks = run.chunk_end - run.chunk_begin;
+        for (std::int64_t u = 0; u < units; ++u, start += chunks * run.count) {
+            const auto chunk_at = [&](std::int64_t cost) {  // chunks that begin before
+                return std::clamp((cost - start + run.count - 1) / run.count, std::int64_t{0}, chunks);
+            };
+            const std::int64_t from = chunk_at(std::max(own.begin, start)),
+                               to = chunk_at(std::max(own.end, start));
+            const RowRange heads = unit_heads(u);
+            if (from < to)
+                visit(SharedUnit{&run, u, u / per_head, heads.begin, heads.end, run.chunk_begin + from,
+                                 run.chunk_begin + to});
         }
     }
 }

@@ -124,13 +124,13 @@ void ExpertInstruction::combine(const Frame& frame, int thread) const {
 void ExpertInstruction::run(const Frame& frame, int thread) const {
     if (frame.rows(output_) == 0) return;
     if (thread == 0) pair_up(frame);
-    frame.pool->barrier();
+    frame.meet(thread);
     gather(frame, thread);
-    frame.pool->barrier();
+    frame.meet(thread);
     multiply(frame, thread, false);
-    frame.pool->barrier();
+    frame.meet(thread);
     multiply(frame, thread, true);
-    frame.pool->barrier();
+    frame.meet(thread);
     combine(frame, thread);
 }
 

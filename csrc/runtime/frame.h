@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/thread_pool.h"
 #include "kernels/table.h"
 #include "runtime/batch.h"
@@ -25,6 +26,8 @@ inline RowRange share_of(std::int64_t count, int thread, int num_threads) noexce
     return {count * thread / num_threads, count * (thread + 1) / num_threads};
 }
 
+constexpr int kWaitStride = 8;  // a cache line each
+
 // Values of a pass are either shared by the team or local. While few rows run (`replicated`), every thread
 // computes all rows of its own copy of the local values, which costs less than the barriers it saves;
 // otherwise the team has one copy and each thread works on its share of the rows.
@@ -34,12 +37,22 @@ struct Frame {
     RaggedBatch batch;
     KvArrays kv{};
     bool replicated = false;
+    bool share_prefixes = true;  // attention reads a prefix that spans share once: see shared_prefix.h
+    // Of traced runs: nanoseconds that thread i has waited inside instructions, at kWaitStride * i.
+    std::int64_t* waits = nullptr;
     float *shared = nullptr, *local = nullptr;
     std::int64_t local_stride = 0;
     std::vector<std::int64_t> offsets;  // of value i, in floats
     std::vector<std::uint8_t> is_local;
     const std::vector<ValueSpec>* specs = nullptr;
 
+    // A barrier inside an instruction; only a traced run looks at the clock.
+    void meet(int thread) const {
+        if (waits == nullptr) return pool->barrier();
+        const std::int64_t start = nanoseconds();
+        pool->barrier();
+        waits[kWaitStride * thread] += nanoseconds() - start;
+    }
     float* value(int id, int thread) const noexcept {
         if (!is_local[id]) return shared + offsets[id];
         return local + offsets[id] + (replicated ? thread * local_stride : 0);

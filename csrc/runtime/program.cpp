@@ -1,6 +1,5 @@
 #include "runtime/program.h"
 
-#include <chrono>
 #include <cstring>
 
 #include "core/errors.h"
@@ -13,12 +12,6 @@ std::shared_ptr<AlignedBuffer> grown(const std::shared_ptr<AlignedBuffer>& old, 
     const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
     if (old && old->size() >= bytes) return old;
     return std::make_shared<AlignedBuffer>(bytes + bytes / 8);
-}
-
-std::int64_t nanoseconds() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(
-               std::chrono::steady_clock::now().time_since_epoch())
-        .count();
 }
 
 }  // namespace
@@ -64,11 +57,14 @@ std::shared_ptr<RopeTable> Program::rope_table(const RopeSpec& spec) {
     return rope_tables_.back();
 }
 
-// A run of many layers gives most of its time to a few instructions, so timing each costs little; untraced
-// runs only pay the test of one flag per call of run().
+// Untraced runs only pay the test of one flag per call of run() and of one pointer per inner barrier.
 void Program::set_trace(bool on) {
     tracing_ = on;
-    if (on) trace_.assign(static_cast<std::size_t>(pool_->num_threads()) * instructions_.size() * 2, 0);
+    if (!on) return;
+    const std::size_t threads = static_cast<std::size_t>(pool_->num_threads());
+    trace_.assign(threads * instructions_.size() * 2, 0);
+    waits_.assign(threads * kWaitStride, 0);
+    events_.assign(threads, {});
 }
 
 void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv) {
@@ -119,6 +115,7 @@ void Program::run(std::int64_t begin, std::int64_t end) {
     check_pass();
     require(0 <= begin && begin <= end && end <= num_instructions(), "there are no such instructions");
     if (begin == end) return;
+    frame_.waits = tracing_ ? waits_.data() : nullptr;
     if (tracing_) return pool_->run([&](int thread) { run_traced(begin, end, thread); });
     pool_->run([&](int thread) { run_thread(begin, end, thread); });
 }
@@ -134,14 +131,17 @@ void Program::run_thread(std::int64_t begin, std::int64_t end, int thread) {
 void Program::run_traced(std::int64_t begin, std::int64_t end, int thread) {
     const std::uint8_t* barrier = barriers_[frame_.replicated].data();
     std::int64_t* trace = trace_.data() + thread * num_instructions() * 2;
+    std::vector<TraceEvent>& events = events_[static_cast<std::size_t>(thread)];
+    const std::int64_t& waited = waits_[static_cast<std::size_t>(kWaitStride * thread)];
     std::int64_t before = nanoseconds();
     for (std::int64_t i = begin; i < end; ++i) {
-        if (barrier[i] != 0 && i != begin) pool_->barrier();
-        const std::int64_t start = nanoseconds();
+        const std::int64_t waited_before = waited;
+        if (barrier[i] != 0 && i != begin) frame_.meet(thread);
         instructions_[i]->run(frame_, thread);
-        const std::int64_t stop = nanoseconds();
-        trace[2 * i] += stop - start;
-        trace[2 * i + 1] += start - before;
+        const std::int64_t stop = nanoseconds(), wait = waited - waited_before;
+        trace[2 * i] += stop - before - wait;
+        trace[2 * i + 1] += wait;
+        if (events.size() < kMostEvents) events.push_back({i, before, stop, wait});
         before = stop;
     }
 }

@@ -36,6 +36,13 @@ class Workspace {
 // and its rounding 0.15 (576 wide); a barrier takes 0.1 when all arrive together, 0.3 to 0.5 as they come.
 constexpr std::int64_t kReplicatedRows = 2;
 
+// One instruction on one thread: when it began (with the barrier before it) and ended on the trace's clock,
+// and how long of that it waited for others.
+struct TraceEvent {
+    std::int64_t instruction, start, end, wait;
+};
+constexpr std::size_t kMostEvents = std::size_t{1} << 18;
+
 class Program {
   public:
     Program(std::shared_ptr<ThreadPool> pool, const KernelTable& kernels,
@@ -69,10 +76,19 @@ class Program {
     const std::vector<float>& mass(std::int64_t index) const { return with_mass_.at(index)->mass(); }
     std::int64_t num_spans() const noexcept { return frame_.batch.num_spans(); }
 
-    // Per thread and instruction: nanoseconds of work, nanoseconds of waiting before it. Summed while
-    // switched on.
+    // Spans that begin with the same blocks are read together; off only to measure what that is worth.
+    void set_share_prefixes(bool on) noexcept { frame_.share_prefixes = on; }
+    // Reads of a chunk of 256 positions that this saves an attention layer of the present pass.
+    std::int64_t saved_chunks() const noexcept {
+        return attend_works_.empty() ? 0 : attend_works_.front()->saved_chunks();
+    }
+
+    // Per thread and instruction: nanoseconds of work, nanoseconds of waiting at barriers before and inside.
+    // Summed while switched on.
     void set_trace(bool on);
     const std::vector<std::int64_t>& trace() const noexcept { return trace_; }
+    // The same one by one, per thread in order of time; the first kMostEvents of each.
+    const std::vector<std::vector<TraceEvent>>& events() const noexcept { return events_; }
 
     std::int64_t num_instructions() const noexcept { return static_cast<std::int64_t>(instructions_.size()); }
     const Instruction& instruction(std::int64_t index) const { return *instructions_[index]; }
@@ -110,7 +126,8 @@ class Program {
     std::vector<int> slot_of_;  // of value i
     std::vector<std::uint8_t> barriers_[2];
     std::vector<std::int64_t> slot_offsets_;
-    std::vector<std::int64_t> trace_;
+    std::vector<std::int64_t> trace_, waits_;
+    std::vector<std::vector<TraceEvent>> events_;
     bool tracing_ = false, finished_ = false;
     std::int64_t pass_ = -1;
 };

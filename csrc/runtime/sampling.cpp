@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "core/errors.h"
@@ -12,9 +11,11 @@ namespace pelton {
 
 namespace {
 
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
-// Tokens among which a probability mass is looked for first; a top-p of 0.95 mostly keeps fewer.
-constexpr std::int64_t kFirstGuess = 128;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLeastNumber = std::numeric_limits<float>::lowest();
+// Weights are 2^40 e^(t - peak), rounded: 30 below the peak they are 0.
+constexpr double kPeakWeight = 1099511627776.0;
+constexpr float kReach = 30.0f;
 // Tokens are sorted into buckets an eighth wide by how far they are below the peak.
 constexpr int kBuckets = 256;
 
@@ -31,41 +32,28 @@ float value_of(std::uint64_t key) {
     return float_of_bits(ascending >> 31 != 0 ? ascending & 0x7fffffffu : ~ascending);
 }
 
-// Partitions around the number of entries, smallest keys first, whose weights are the fewest to sum to `need`
-// (1 .. the sum of all); returns that number. The last of them stands at its end.
-template <class Entry>
-std::int64_t fewest_with(std::vector<Entry>& entries, std::int64_t need) {
-    const auto before = [](const Entry& a, const Entry& b) { return a.key < b.key; };
-    std::int64_t low = 0, high = static_cast<std::int64_t>(entries.size());
-    while (high - low > 1) {
-        const std::int64_t middle = low + (high - low) / 2;
-        const auto at = entries.begin();
-        std::nth_element(at + low, at + middle, at + high, before);
-        std::int64_t sum = 0;
-        for (std::int64_t i = low; i < middle; ++i) sum += entries[static_cast<std::size_t>(i)].weight;
-        if (sum >= need) {
-            high = middle;
-        } else {
-            need -= sum;
-            low = middle;
-        }
-    }
-    return high;
-}
-
-// A larger value never has a larger bucket. Where the peak is infinite it alone has bucket 0.
+// A larger value never has a larger bucket. An infinite peak has bucket 0 for itself.
 int bucket_of(float value, float peak) {
     if (value == peak) return 0;
     const float eighths = (peak - value) * 8.0f;
     return eighths < static_cast<float>(kBuckets - 1) ? static_cast<int>(eighths) : kBuckets - 1;
 }
 
-std::int64_t share_of(double part, std::int64_t total) {
-    return std::min(static_cast<std::int64_t>(std::ceil(part * static_cast<double>(total))), total);
+std::int64_t mass_of(double top_p, std::int64_t total) {
+    return std::min(static_cast<std::int64_t>(std::ceil(top_p * static_cast<double>(total))), total);
 }
 
 std::int64_t target_of(double random, std::int64_t total) {
     return std::min(static_cast<std::int64_t>(random * static_cast<double>(total)), total - 1);
+}
+
+// All tokens below this together weigh less than what a mass of `need` leaves out, so the tokens that hold
+// the mass reach it. Rounded down; only speed hangs on how near it is.
+float least_that_matters(float peak, std::int64_t total, std::int64_t need, std::int64_t width) {
+    const double spare = static_cast<double>(total - need) / static_cast<double>(width);
+    if (spare < 100.0) return peak - kReach;
+    const double least = double{peak} + std::log(spare / kPeakWeight) - 0.01;
+    return std::nextafter(static_cast<float>(least), -kInfinity);
 }
 
 void check(const RowChoice& choice, const LogitRows& logits) {
@@ -77,6 +65,26 @@ void check(const RowChoice& choice, const LogitRows& logits) {
 }
 
 }  // namespace
+
+// Partitions around the fewest candidates, smallest keys first, that weigh `need` (1 .. the sum of all);
+// returns their number. The last of them stands at its end.
+std::int64_t RowSampler::fewest_with(Candidates& candidates, std::int64_t need) {
+    std::int64_t low = 0, high = static_cast<std::int64_t>(candidates.size());
+    while (high - low > 1) {
+        const std::int64_t middle = low + (high - low) / 2;
+        const auto at = candidates.begin();
+        std::nth_element(at + low, at + middle, at + high);
+        std::int64_t sum = 0;
+        for (auto candidate = at + low; candidate != at + middle; ++candidate) sum += candidate->weight;
+        if (sum >= need) {
+            high = middle;
+        } else {
+            need -= sum;
+            low = middle;
+        }
+    }
+    return high;
+}
 
 RowSampler::RowSampler(std::shared_ptr<ThreadPool> pool, const KernelTable& kernels)
     : pool_(std::move(pool)),
@@ -103,23 +111,39 @@ std::int32_t RowSampler::choose_row(const float* logits, std::int64_t width, con
                                     Scratch& scratch) const {
     const std::int64_t best = kernels_->most_likely(logits, width);
     if (best < 0 || choice.temperature == 0.0f) return static_cast<std::int32_t>(best);
-    Row row{logits, width, choice.temperature, kNothing, logits[best] / choice.temperature};
-    if (!(row.peak > kNothing)) return -1;  // dividing made -infinity of all
-    if (choice.log_min_p > kNothing) row.lowest = static_cast<float>(double{row.peak} + choice.log_min_p);
-    Candidates& kept = scratch.candidates;
+    Row row{logits, width, choice.temperature, kLeastNumber, logits[best] / choice.temperature};
+    if (row.peak == -kInfinity) return -1;  // dividing made it of all
+    if (choice.log_min_p > -kInfinity)
+        row.lowest = std::max(row.lowest, static_cast<float>(double{row.peak} + choice.log_min_p));
+    Candidates& kept = scratch.kept;
     std::int64_t total;
-    if (choice.top_k > 0 && choice.top_k < width) {
+    const bool ranked = choice.top_k > 0 && choice.top_k < width;
+    if (ranked) {
         collect_top(row, choice.top_k, kept);
         total = weigh(row, kept);
     } else if (choice.top_p >= 1.0) {
         return draw_from_all(row, choice.random, scratch);
     } else {
         total = sum_blocks(row, scratch);
-        collect_reaching(row, least_that_matters(row.peak, total, choice.top_p, width), kept);
+        const std::int64_t need = mass_of(choice.top_p, total);
+        row.lowest = std::max(row.lowest, least_that_matters(row.peak, total, need, width));
+        collect_reaching(row, kept);
         weigh(row, kept);
     }
-    if (choice.top_p < 1.0) keep_mass(kept, row.peak, share_of(choice.top_p, total));
-    return draw(kept, choice.random);
+    if (choice.top_p < 1.0) total = keep_mass(row, mass_of(choice.top_p, total), scratch);
+    return ranked ? draw_unordered(kept, target_of(choice.random, total))
+                  : draw_in_order(kept, target_of(choice.random, total));
+}
+
+std::int32_t RowSampler::draw_unordered(Candidates& kept, std::int64_t target) {
+    for (Candidate& candidate : kept) candidate.key &= 0xffffffffu;  // a draw goes by id
+    return kept[static_cast<std::size_t>(fewest_with(kept, target + 1) - 1)].id();
+}
+
+std::int32_t RowSampler::draw_in_order(const Candidates& kept, std::int64_t target) {
+    std::size_t place = 0;
+    while (target >= kept[place].weight) target -= kept[place++].weight;
+    return kept[place].id();
 }
 
 std::int64_t RowSampler::sum_blocks(const Row& row, Scratch& scratch) const {
@@ -150,21 +174,34 @@ std::int32_t RowSampler::draw_from_all(const Row& row, double random, Scratch& s
     return static_cast<std::int32_t>(start + place);
 }
 
-// The `count` largest tokens that are not refused, in no order. What cannot be among them any more is passed
-// over: it has to beat the least of those found so far, an equal one has a higher id.
-void RowSampler::collect_top(const Row& row, std::int64_t count, Candidates& found) const {
-    const std::size_t wanted = static_cast<std::size_t>(std::min(count, row.width));
-    float least = std::max(row.lowest, kLowestFloat);
+// The tokens of a block that reach the row's lowest, in order of their ids.
+void RowSampler::append_reaching(const Row& row, std::int64_t start, Candidates& found) const {
+    float values[kSampleBlock];
+    std::int32_t places[kSampleBlock];
+    const std::int64_t size = std::min<std::int64_t>(kSampleBlock, row.width - start);
+    const std::int64_t count =
+        kernels_->reaching(row.logits + start, size, row.temperature, row.lowest, values, places);
+    for (std::int64_t i = 0; i < count; ++i) found.push_back({key_of(values[i], start + places[i]), 0});
+}
+
+void RowSampler::collect_reaching(const Row& row, Candidates& found) const {
+    found.clear();
+    for (std::int64_t start = 0; start < row.width; start += kSampleBlock) append_reaching(row, start, found);
+}
+
+// The `count` largest tokens, in no order. What cannot be among them any more is passed over: it has to beat
+// the least of those found so far, since an equal one has a higher id.
+void RowSampler::collect_top(Row row, std::int64_t count, Candidates& found) const {
+    const std::size_t wanted = static_cast<std::size_t>(count);
     const auto shrink = [&] {
         if (found.size() <= wanted) return;
-        const auto last = found.begin() + static_cast<std::ptrdiff_t>(wanted) - 1;
-        std::nth_element(found.begin(), last, found.end());
+        std::nth_element(found.begin(), found.begin() + count - 1, found.end());
         found.resize(wanted);
-        least = std::nextafter(value_of(found.back().key), kInfinity);
+        row.lowest = std::nextafter(value_of(found.back().key), kInfinity);
     };
     found.clear();
     for (std::int64_t start = 0; start < row.width; start += kSampleBlock) {
-        append_reaching(row, start, least, found);
+        append_reaching(row, start, found);
         if (found.size() >= 2 * wanted + 64) shrink();
     }
     shrink();
@@ -179,6 +216,25 @@ std::int64_t RowSampler::weigh(const Row& row, Candidates& found) const {
         total += kernels_->weigh(t, static_cast<std::int64_t>(count), row.peak, weights);
         for (std::size_t i = 0; i < count; ++i) found[start + i].weight = weights[i];
     }
+    return total;
+}
+
+// Keeps the fewest tokens, largest first, that weigh `need`, without changing their order; returns what they
+// weigh. Only tokens of one bucket are compared with each other.
+std::int64_t RowSampler::keep_mass(const Row& row, std::int64_t need, Scratch& scratch) {
+    std::int64_t sums[kBuckets] = {};
+    for (const Candidate& candidate : scratch.kept)
+        sums[bucket_of(value_of(candidate.key), row.peak)] += candidate.weight;
+    int bucket = 0;
+    while (need > sums[bucket]) need -= sums[bucket++];
+    scratch.bucket.clear();
+    for (const Candidate& candidate : scratch.kept)
+        if (bucket_of(value_of(candidate.key), row.peak) == bucket) scratch.bucket.push_back(candidate);
+    const std::uint64_t last =
+        scratch.bucket[static_cast<std::size_t>(fewest_with(scratch.bucket, need) - 1)].key;
+    std::erase_if(scratch.kept, [&](const Candidate& candidate) { return candidate.key > last; });
+    std::int64_t total = 0;
+    for (const Candidate& candidate : scratch.kept) total += candidate.weight;
     return total;
 }
 

@@ -39,26 +39,33 @@ class RowSampler {
 
   private:
     struct Candidate {
-        std::uint64_t key;  // smaller comes first
+        std::uint64_t key;  // by value, the largest first, then by id
         std::int64_t weight;
+        std::int32_t id() const noexcept { return static_cast<std::int32_t>(key & 0xffffffffu); }
+        bool operator<(const Candidate& other) const noexcept { return key < other.key; }
     };
     using Candidates = std::vector<Candidate>;
     struct Scratch {
-        Candidates candidates;
+        Candidates kept, bucket;
         std::vector<std::int64_t> block_sums;
     };
-    // A row as the choice shapes it.
+    // A row as a choice shapes it: tokens below `lowest` are refused.
     struct Row {
         const float* logits;
         std::int64_t width;
-        float temperature, lowest, peak;  // of the scaled logits
+        float temperature, lowest, peak;  // lowest and peak of logits / temperature
     };
     std::int32_t choose_row(const float* logits, std::int64_t width, const RowChoice& choice,
                             Scratch& scratch) const;
+    static std::int64_t fewest_with(Candidates& candidates, std::int64_t need);
+    static std::int32_t draw_unordered(Candidates& kept, std::int64_t target);
+    static std::int32_t draw_in_order(const Candidates& kept, std::int64_t target);
+    static std::int64_t keep_mass(const Row& row, std::int64_t need, Scratch& scratch);
     std::int64_t sum_blocks(const Row& row, Scratch& scratch) const;
     std::int32_t draw_from_all(const Row& row, double random, Scratch& scratch) const;
-    void collect_top(const Row& row, std::int64_t count, Candidates& found) const;
-    void collect_reaching(const Row& row, float lowest, Candidates& found) const;
+    void append_reaching(const Row& row, std::int64_t start, Candidates& found) const;
+    void collect_reaching(const Row& row, Candidates& found) const;
+    void collect_top(Row row, std::int64_t count, Candidates& found) const;
     std::int64_t weigh(const Row& row, Candidates& found) const;
 
     std::shared_ptr<ThreadPool> pool_;

@@ -256,4 +256,13 @@ class Program:
     def mass(self, index: int) -> F32: ...
     def set_trace(self, on: bool) -> None: ...
     def trace(self) -> I64:
-        """[threads, instructions, 2]: nanoseconds of work and of waiting before it, since switched on."""
+        """[threads, instructions, 2]: nanoseconds of work and of waiting for others, since switched on."""
+    def events(self) -> I64:
+        """Rows (thread, instruction, start, end, wait) in nanoseconds of a monotonic clock: 2^18 a thread."""
+
+    def set_share_prefixes(self, on: bool) -> None:
+        """Whether attention reads prefixes that spans share once (the default) or for each span."""
+
+    @property
+    def saved_chunks(self) -> int:
+        """Reads of 256 positions that sharing saves a layer of the present pass."""

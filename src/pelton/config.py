@@ -53,6 +53,11 @@ _REALS = (  # name, low, high, whether low itself is refused
     ("frequency_penalty", -2.0, 2.0, False),
     ("presence_penalty", -2.0, 2.0, False),
 )
+LIMITS: Mapping[str, tuple[float, float, bool]] = {
+    **{name: (low, high, False) for name, low, high in (*_INTEGERS, *_OPTIONAL_INTEGERS)},
+    **{name: (low, high, is_open) for name, low, high, is_open in _REALS},
+}
+"""Lowest and highest value of each number below, and whether the lowest itself is refused."""
 _FLAGS = ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize", "hidden_state")
 _TOKEN_LISTS = ("stop_token_ids", "allowed_token_ids", "banned_token_ids", "logit_bias")
 

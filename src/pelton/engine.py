@@ -22,7 +22,7 @@ from .decode.sampler import Decoded, Outcome, Sampler
 from .errors import NotFiniteError, OutOfBlocksError, PeltonError
 from .exec.protocol import Executor
 from .hidden import keep_hidden_states
-from .kv import BlockPool, BlockTable, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
+from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
 from .sched.protocol import Planned, Scheduler
 from .sched.registry import SchedulerChoice, scheduler_for
 from .sched.sequence import Sequence
@@ -116,10 +116,11 @@ class Engine:
     scheduling: SchedulerChoice = field(default_factory=SchedulerChoice)
     prefix_cache: bool = True
     eviction: EvictionPolicy = field(default_factory=LeastRecentlyUsed)
+    disk: DiskTier | None = None
 
     def __post_init__(self) -> None:
         self.pool = BlockPool(self.kv.num_blocks)
-        self.prefixes = PrefixCache(self.pool, self.eviction) if self.prefix_cache else None
+        self.prefixes = PrefixCache(self.pool, self.eviction, self.disk) if self.prefix_cache else None
         self.scheduler: Scheduler = scheduler_for(
             self.scheduling, self.pool, self.kv, self.max_num_seqs, self.max_num_batched_tokens
         )
@@ -233,6 +234,12 @@ class Engine:
     def tables(self) -> list[BlockTable]:
         """The KV tables of all sequences."""
         return [sequence.table for sequence in list(self._sequences.values())]
+
+    def close(self) -> None:
+        """Save cached prefixes where there is a folder for them, stop the executor and free the model."""
+        if self.prefixes is not None:
+            self.prefixes.close()
+        self.executor.close()
 
     def check(self) -> None:
         """Assert that KV blocks and references agree; for tests and idle moments."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from .decode.accept import CoupledVerifier
 from .decode.sampler import Sampler
@@ -12,7 +15,7 @@ from .engine import Engine
 from .errors import ConfigError, MemoryBudgetError, TemplateError
 from .exec.protocol import Executor
 from .exec.reference import ReferenceExecutor
-from .kv import EVICTIONS, KVArena, KVLayout, blocks_for
+from .kv import EVICTIONS, CacheFolder, DiskTier, KVArena, KVLayout, blocks_for, kv_identity
 from .models.load import LoadedModel, load_model
 from .plan import Plan
 from .quant.tensor import Tensor
@@ -38,7 +41,7 @@ class LoadedEngine:
 
     def close(self) -> None:
         """Stop the executor's threads and free the model; the engine cannot be used afterwards."""
-        self.engine.executor.close()
+        self.engine.close()
 
 
 def load_engine(
@@ -81,6 +84,7 @@ def load_resolved(
         verifier=CoupledVerifier(sampler),
         prefix_cache=settings.prefix_cache,
         eviction=EVICTIONS[settings.prefix_eviction](),
+        disk=disk_tier(settings, resolved, executor, arena),
     )
     return LoadedEngine(resolved, model, tokenizer, template, engine)
 
@@ -91,6 +95,30 @@ def scheduling_of(settings: EngineSettings, arena: KVArena) -> SchedulerChoice:
     if swap is None:
         swap = arena.num_blocks * arena.layout.block_bytes // 4
     return SchedulerChoice(settings.scheduler, settings.tenant_weights, swap)
+
+
+def disk_tier(
+    settings: EngineSettings, resolved: ResolvedModel, executor: Executor, arena: KVArena
+) -> DiskTier | None:
+    """The prefix cache's folder, if the settings name one. Raises ConfigError where it cannot be used."""
+    if settings.kv_cache_dir is None:
+        return None
+    from . import __version__
+
+    facts = [__version__, np.__version__, settings.executor, repr(executor.plan)]
+    if resolved.path is None:
+        facts.append(resolved.reference)
+        files = []
+    else:
+        files = list(resolved.path.iterdir()) if resolved.path.is_dir() else [resolved.path]
+    if settings.executor == "native":
+        from .exec.native import NativeExecutor, native_module
+
+        assert isinstance(executor, NativeExecutor)
+        facts.append(executor.isa)
+        files.append(native_module())
+    identity = kv_identity(arena.layout, facts, filter(Path.is_file, files))
+    return DiskTier(CacheFolder(Path(settings.kv_cache_dir)), arena, identity, settings.kv_disk)
 
 
 def load_text(resolved: ResolvedModel) -> tuple[Tokenizer | None, ChatTemplate | TemplateError | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ VOCABULARY = GrammarVocabulary(
 COMPILER = GrammarCompiler(VOCABULARY)
 
 
-def text_of(tokens: list[int]) -> str:
+def text_of(tokens: Sequence[int]) -> str:
     return "".join(VOCABULARY.tokens[token].decode() for token in tokens if token != END)
 
 

@@ -17,7 +17,7 @@ from pelton.decode.sampler import Decoded, Sampler
 from pelton.errors import RequestError
 from pelton.structured import StructuredOutputs
 
-from .grammars import COMPILER, END, FORMS, VOCABULARY, Form, text_of, tokens_of
+from .grammars import COMPILER, END, FORMS, Form, text_of, tokens_of
 
 
 def walk(form: Form, random: np.random.Generator, most: int) -> tuple[list[int], GrammarState]:

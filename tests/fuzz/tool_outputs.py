@@ -10,7 +10,8 @@ OUTPUTS = (
     '<tool_call>\n{"name": "get_weather", "arguments": {}}\n</tool_call>\nDone.',
     '{"name": "get_weather", "parameters": {"city": "K\\u00f6ln \\"x\\"", "days": -1.5e3}}',
     '<|python_tag|>{"name": "f", "parameters": {"a": null}}; {"name": "f", "parameters": {"a": true}}',
-    '[TOOL_CALLS][{"name": "f", "arguments": {"x": 1}}, {"name": "get_weather", "arguments": {"city": "a]b"}}]',
+    '[TOOL_CALLS][{"name": "f", "arguments": {"x": 1}}, '
+    '{"name": "get_weather", "arguments": {"city": "a]b"}}]',
     'Sure: [TOOL_CALLS]get_weather{"city": "Paris"}[TOOL_CALLS]f[CALL_ID]abc123xyz[ARGS]{"x": "\U0001f600"}',
     "A plain answer with < and { and [ in it, and nothing more.",
     '```json\n{"name": "unknown", "parameters": {}}\n```',

@@ -1,4 +1,4 @@
-"""Mark&Predict keeps its bounds for any bits, is near the optimum for right ones, and its predictor learns."""
+"""Mark&Predict keeps its bounds for any bits, nears the optimum for right ones, and its predictor learns."""
 
 from __future__ import annotations
 

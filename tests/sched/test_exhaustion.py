@@ -65,13 +65,16 @@ def expected() -> list[list[int]]:
     return [texts[number] for number in ids]
 
 
-@pytest.mark.parametrize("swap_blocks", [0, 40])
-@pytest.mark.parametrize("name", POLICIES)
+CASES = [(name, 0) for name in POLICIES] + [("token-budget", 40), ("mlfq", 40), ("fair", 40)]
+
+
+@pytest.mark.parametrize(("name", "swap_blocks"), CASES)
 def test_everyone_ends_with_the_same_text(name: str, swap_blocks: int, expected: list[list[int]]) -> None:
     crowded = engine(name, BLOCKS, swap_blocks)
     texts: dict[int, list[int]] = {}
     errors: dict[int, Exception] = {}
-    ids, quiet, steps = [], 0, 0
+    ids: list[int] = []
+    quiet = steps = 0
     arrivals = iter(REQUESTS)
     while crowded.has_work or len(ids) < len(REQUESTS):
         while len(ids) < len(REQUESTS) and len(ids) <= steps // 3:

@@ -1,9 +1,8 @@
-"""The length predictor: it learns what there is to learn, stays within its bounds, and is the same everywhere."""
+"""The length predictor: it learns what there is to learn and stays within its bounds."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +39,7 @@ def test_it_learns_from_the_prompts_tokens() -> None:
 
 def test_it_learns_from_the_programs_last_answers() -> None:
     predictor = LengthPredictor(costly=False)
-    for index in range(60):
+    for index in range(300):
         program, length = (("terse", 6), ("wordy", 700))[index % 2]
         sequence = request([1, 2, 3], program)
         predictor.learn(sequence, predictor.features(sequence), length)
@@ -77,6 +76,5 @@ def test_quantiles_rise_with_the_share() -> None:
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
-    assert hash_of("tenant") == 0x9B22C2E6 or hash_of("tenant") == hash_of("tenant")
     assert hash_of("") == 2_166_136_261
-    assert hash_of("a") == pytest.approx(0xE40C292C)
+    assert hash_of("a") == 0xE40C292C  # FNV-1a's published value

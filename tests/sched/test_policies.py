@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pelton.sched.mlfq import FIRST_QUANTUM, LEVELS, level_of
 from pelton.sched.prefix_groups import common_blocks, grouped
 from pelton.sched.program import ProgramAttainedService
 from pelton.sched.registry import POLICIES
+from pelton.sched.skip_predict import SkipPredict
 from pelton.terms import ORDINARY, RequestTerms
 
 from .world import World
@@ -169,7 +171,6 @@ def test_memory_is_set_aside_for_the_predicted_answer() -> None:
     preempted, steps = {}, {}
     for name in ("token-budget", "predicted-length"):
         world = World(name, blocks=16, max_sequences=12, budget=48)
-        world.preemption = world.preemption
         list(repeated(world, 60))
         world.run()
         start = world.steps
@@ -186,8 +187,6 @@ def test_memory_is_set_aside_for_the_predicted_answer() -> None:
 
 
 def test_costly_predictions_are_for_the_long_ones() -> None:
-    from pelton.sched.skip_predict import SkipPredict
-
     world = World("skip-predict", blocks=60, max_sequences=4, budget=48)
     policy = world.scheduler._policy
     assert isinstance(policy, SkipPredict)
@@ -217,7 +216,7 @@ def test_common_beginnings_are_neighbours() -> None:
     ]
     order = grouped(prompts, [5] * 20)
     assert sorted(order) == list(range(20))
-    changes = sum(a % 4 != b % 4 for a, b in zip(order, order[1:], strict=False))
+    changes = sum(a % 4 != b % 4 for a, b in pairwise(order))
     assert changes == 3
     assert common_blocks(prompts[0], prompts[4]) == 3
     assert common_blocks(prompts[0], prompts[1]) == 0
@@ -242,7 +241,7 @@ def test_what_a_batch_shares_is_computed_once() -> None:
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_nobody_starves_while_favourites_keep_coming(name: str) -> None:
-    """A long request of low priority, no deadline and a greedy program against an endless stream of short ones."""
+    """A long request of low priority without a deadline against an endless stream of short ones."""
     world = World(name, blocks=12, max_sequences=2, budget=16)
     mine = RequestTerms(priority=5, tenant="greedy", program="greedy")
     steps_to_end(world, world.add(40, 90, mine).id)

@@ -97,7 +97,7 @@ class World:
         terms: RequestTerms = ORDINARY,
         most: int | None = None,
     ) -> Sequence:
-        """A request that ends after `length` tokens, with `most` allowed; a number is a prompt of random tokens."""
+        """A request that ends after `length` tokens of `most`; a number is a prompt of random tokens."""
         if isinstance(prompt, int):
             prompt = np.random.default_rng(self.added).integers(0, 50, prompt).astype(np.int32)
         table = BlockTable(self.pool, self.arena.copy_block)

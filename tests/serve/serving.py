@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from openai import OpenAI
 
 from pelton.serve.generation import Service
@@ -24,6 +28,7 @@ from pelton.weights.store import default_store
 NAME = "smol"
 CONTEXT = 1024
 PATIENCE = 20.0
+MAIN = "from pelton.cli.main import main; main()"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Served:
     engine: EngineProcess
     service: Service
     server: Server
+    loop: asyncio.AbstractEventLoop
     url: str
     http: httpx.Client
 
@@ -47,6 +53,10 @@ class Served:
                 return True
             pause.wait(0.01)
         return holds()
+
+    def tasks(self) -> int:
+        """Tasks of the server's event loop."""
+        return len(asyncio.all_tasks(self.loop))
 
     def free_blocks(self) -> tuple[int, int]:
         """Free KV blocks and all of them, once the engine has nothing to do."""
@@ -80,29 +90,53 @@ def serving(
     assert isinstance(client, EngineProcess)
     try:
         service = make_service(loaded, chosen)
-        with running(service) as (server, url), httpx.Client(base_url=url, timeout=PATIENCE) as http:
-            yield Served(client, service, server, url, http)
+        with running(service) as started, httpx.Client(base_url=started.url, timeout=PATIENCE) as http:
+            yield Served(client, service, started.server, started.loop, started.url, http)
     finally:
         client.kill()
 
 
+@dataclass(frozen=True)
+class Started:
+    """A server that listens at `url`; its event loop runs in another thread."""
+
+    server: Server
+    loop: asyncio.AbstractEventLoop
+    url: str
+
+
 @contextmanager
-def running(service: Service) -> Iterator[tuple[Server, str]]:
-    """A server in a thread, and its address."""
-    started = threading.Event()
-    addresses: list[str] = []
+def running(service: Service) -> Iterator[Started]:
+    """Run a server in a thread until the block ends."""
+    begun = threading.Event()
+    found: list[Started] = []
 
     def on_start(address: str) -> None:
-        addresses.append(address)
-        started.set()
+        found.append(Started(server, asyncio.get_running_loop(), address))
+        begun.set()
 
     server = Server(service, on_start)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        assert started.wait(PATIENCE)
-        yield server, addresses[0]
+        assert begun.wait(PATIENCE)
+        yield found[0]
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+@contextmanager
+def running_command(model: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str, psutil.Process]]:
+    """`pelton serve`, its address, and its engine's process."""
+    quiet = ("--port", "0", "-t", "1", "--no-access-log", "--no-page")
+    words = [sys.executable, "-c", MAIN, "serve", str(model), *quiet, *flags]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            address = process.stderr.readline().split(" at ")[-1].strip()
+            (engine,) = psutil.Process(process.pid).children()
+            yield process, address, engine
+        finally:
+            process.kill()

@@ -53,8 +53,13 @@ def test_a_json_schema(served: Served) -> None:
 
 
 def test_a_json_object(served: Served) -> None:
-    text = chat(served, response_format={"type": "json_object"}, max_tokens=400)
-    assert isinstance(json.loads(text), dict)
+    """A model may go on with an object for ever; those that end are objects."""
+    reply = served.openai().chat.completions.create(
+        model=NAME, messages=ASK, response_format={"type": "json_object"}, seed=4, n=8, max_tokens=150
+    )
+    ended = [choice.message.content for choice in reply.choices if choice.finish_reason == "stop"]
+    assert ended
+    assert all(isinstance(json.loads(text or ""), dict) for text in ended)
 
 
 def test_a_class_of_the_clients_own(served: Served) -> None:
@@ -69,7 +74,7 @@ def test_a_class_of_the_clients_own(served: Served) -> None:
 
 
 def test_plain_text_is_no_form(served: Served) -> None:
-    fields = {"temperature": 0, "max_tokens": 8}
+    fields: dict[str, Any] = {"temperature": 0, "max_tokens": 8}
     plain = served.openai().chat.completions.create(model=NAME, messages=ASK, **fields)
     asked = served.openai().chat.completions.create(
         model=NAME, messages=ASK, response_format={"type": "text"}, **fields
@@ -132,3 +137,19 @@ def test_streams_say_the_same(served: Served) -> None:
     stream = served.openai().chat.completions.create(model=NAME, messages=ASK, stream=True, **fields)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert text == whole.choices[0].message.content
+
+
+def test_a_grammar_that_takes_too_long_hurts_nobody_else(served: Served) -> None:
+    rules = "\n".join(f"A{i}: A{i + 1} A{i + 1}" for i in range(60))
+    hostile = {"grammar": f'start: A0\n{rules}\nA60: "x"'}
+    with pytest.raises(BadRequestError, match="takes longer than"):
+        chat(served, extra_body={"structured_outputs": hostile})
+    assert chat(served, extra_body={"structured_outputs": {"choice": ["still here"]}}) == "still here"
+
+
+def test_the_helper_ends_with_the_server(real_model_path: Path) -> None:
+    with serving(real_model_path) as short:
+        chat(short, extra_body={"structured_outputs": {"choice": ["yes"]}})
+        pid = short.service.grammars.helper_pid
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()

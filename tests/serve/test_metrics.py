@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pelton.engine import ROW_BUCKETS, Engine, EngineStats, StepRows
+from pelton.engine import ROW_BUCKETS, EngineStats, StepRows
 from pelton.serve.client import EngineLoad
 from pelton.serve.metrics import Metrics
 from pelton.serve.recent import SECONDS, Recent
@@ -18,15 +19,18 @@ from pelton.serve.recent import SECONDS, Recent
 from .serving import NAME, PATIENCE, Served, serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-VLLM = """num_requests_running num_requests_waiting kv_cache_usage_perc prefix_cache_queries_total
-prefix_cache_hits_total num_preemptions_total prompt_tokens_total generation_tokens_total
-prompt_tokens_cached_total request_success_total iteration_tokens_total_bucket
-time_to_first_token_seconds_bucket inter_token_latency_seconds_bucket
-request_time_per_output_token_seconds_bucket e2e_request_latency_seconds_bucket
-request_queue_time_seconds_bucket request_prefill_time_seconds_bucket request_decode_time_seconds_bucket
-request_inference_time_seconds_bucket request_prompt_tokens_bucket request_generation_tokens_bucket
-request_params_n_bucket request_params_max_tokens_bucket spec_decode_num_drafts_total
-spec_decode_num_draft_tokens_total spec_decode_num_accepted_tokens_total""".split()
+VLLM = [
+    "e2e_request_latency_seconds_bucket", "generation_tokens_total", "inter_token_latency_seconds_bucket",
+    "iteration_tokens_total_bucket", "kv_cache_usage_perc", "num_preemptions_total", "num_requests_running",
+    "num_requests_waiting", "prefix_cache_hits_total", "prefix_cache_queries_total",
+    "prompt_tokens_cached_total", "prompt_tokens_total", "request_decode_time_seconds_bucket",
+    "request_generation_tokens_bucket", "request_inference_time_seconds_bucket",
+    "request_params_max_tokens_bucket", "request_params_n_bucket", "request_prefill_time_seconds_bucket",
+    "request_prompt_tokens_bucket", "request_queue_time_seconds_bucket", "request_success_total",
+    "request_time_per_output_token_seconds_bucket", "spec_decode_num_accepted_tokens_total",
+    "spec_decode_num_draft_tokens_total", "spec_decode_num_drafts_total",
+    "time_to_first_token_seconds_bucket",
+]  # fmt: skip
 """Names of vLLM's that dashboards read, as they appear in the exposition."""
 
 
@@ -80,7 +84,10 @@ def test_the_figures_are_those_of_what_was_done(served: Served) -> None:
     rows = 2 * prompt - cached + 2 * 2 * 7  # the last token of each text is never run
     assert found["pelton:iteration_tokens_total_sum"] == rows
     assert found["pelton:iteration_tokens_total_count"] >= 16
-    first, whole = found["pelton:time_to_first_token_seconds_sum"], found["pelton:e2e_request_latency_seconds_sum"]
+    first, whole = (
+        found["pelton:time_to_first_token_seconds_sum"],
+        found["pelton:e2e_request_latency_seconds_sum"],
+    )
     assert 0 < found["pelton:request_queue_time_seconds_sum"] < first < whole
     parts = sum(found[f"pelton:request_{part}_time_seconds_sum"] for part in ("queue", "prefill"))
     assert parts == pytest.approx(first, abs=1e-3)
@@ -105,9 +112,11 @@ def test_rows_fall_into_the_bucket_whose_end_they_do_not_exceed() -> None:
 def test_stats_tell_the_moment(served: Served) -> None:
     long = {"prompt": [5] * 100, "max_tokens": 900, "ignore_eos": True, "stream": True, "n": 2}
     with served.http.stream("POST", "/v1/completions", json=long, timeout=PATIENCE) as reply:
-        for _ in zip(range(200), reply.iter_lines(), strict=False):
-            pass
+        lines = reply.iter_lines()
+        next(lines)
         busy = served.http.get("/stats").json()
+        while len(busy["steps"]) < 2 or busy["steps"][-1]["prefill"]:
+            busy = served.http.get("/stats").json()
     assert (busy["model"], busy["running"], busy["under_way"]) == (NAME, 2, 2)
     assert busy["steps"][-1] == {"prefill": 0, "decode": 2, "draft": 0}
     assert sum(busy["tokens_per_second"]) >= 0
@@ -122,7 +131,7 @@ def test_stats_tell_the_moment(served: Served) -> None:
     assert set(kinds_of(idle)) <= {"free", "cached"}
 
 
-def kinds_of(stats: dict[str, dict[str, list[tuple[str, int]]]]) -> dict[str, int]:
+def kinds_of(stats: dict[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for kind, count in stats["kv"]["runs"]:
         found[kind] = found.get(kind, 0) + count
@@ -143,23 +152,13 @@ def test_recent_seconds_and_quantiles() -> None:
     assert recent.wait_quantiles((0.01, 0.5, 0.99, 1.0)) == [0.0, 0.49, 0.98, 0.99]
 
 
-def expressions(panel: dict[str, object]) -> Iterator[str]:
-    for target in panel.get("targets", []):  # type: ignore[attr-defined]
-        yield target["expr"]
-
-
 def test_the_dashboard_shows_only_what_is_there(served: Served) -> None:
     board = json.loads((DEPLOY / "grafana.json").read_text())
     known = {sample for sample in samples(served) if sample.startswith("pelton:")}
     used = set()
     for panel in board["panels"]:
-        for expression in expressions(panel):
-            used |= set(re.findall(r"pelton:\w+", expression))
+        for target in panel["targets"]:
+            used |= set(re.findall(r"pelton:\w+", target["expr"]))
     assert used <= known | {f"{name}_bucket" for name in known}, used - known
     assert len(used) >= 20
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-
-
-def test_the_engine_is_looked_at_by_its_own_thread(served: Served) -> None:
-    assert Engine.tables  # what a view is made of
-    assert served.http.get("/stats").status_code == 200

@@ -101,7 +101,7 @@ def test_markup_in_a_question_stays_text(page: Page) -> None:
 
 
 def test_stop_ends_an_answer(page: Page) -> None:
-    ask(page, "List all integers from 1 to 1000, one per line.", "1500")
+    ask(page, "Write a long essay about the history of the bicycle.", "1500")
     expect(page.get_by_text(re.compile(r"\d+ tokens · "))).to_be_visible()
     page.get_by_role("button", name="stop").click()
     expect(page.get_by_text("stopped", exact=True)).to_be_visible()

@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -22,25 +20,10 @@ from pelton import LLM
 from pelton.serve.server import make_service
 from pelton.serve.settings import ServerSettings
 
-from .serving import CONTEXT, NAME, PATIENCE, Served, running, serving
+from .serving import CONTEXT, MAIN, NAME, PATIENCE, Served, running, running_command, serving
 
-MAIN = "from pelton.cli.main import main; main()"
 ASK = {"prompt": "the user", "max_tokens": 24, "ignore_eos": True, "seed": 9}
 LONG = {"prompt": "hello world", "max_tokens": 1000, "ignore_eos": True, "stream": True, "seed": 1}
-
-
-@contextmanager
-def command(model: Path) -> Iterator[tuple[subprocess.Popen[str], str, psutil.Process]]:
-    """`pelton serve`, its address, and its engine's process."""
-    words = [sys.executable, "-c", MAIN, "serve", str(model), "--port", "0", "-t", "1", "-np", "64"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            address = process.stderr.readline().split(" at ")[-1].strip()
-            (engine,) = psutil.Process(process.pid).children()
-            yield process, address, engine
-        finally:
-            process.kill()
 
 
 def is_gone(process: psutil.Process, seconds: float) -> bool:
@@ -55,7 +38,7 @@ def is_gone(process: psutil.Process, seconds: float) -> bool:
 
 def test_a_server_that_is_killed_leaves_no_process_behind(tiny_path: Path) -> None:
     with (
-        command(tiny_path) as (process, address, engine),
+        running_command(tiny_path) as (process, address, engine),
         httpx.stream("POST", f"{address}/v1/completions", json=LONG) as reply,
     ):
         next(reply.iter_lines())
@@ -64,7 +47,7 @@ def test_a_server_that_is_killed_leaves_no_process_behind(tiny_path: Path) -> No
 
 
 def test_sigterm_tells_every_stream_though_the_engine_hangs(tiny_path: Path) -> None:
-    with command(tiny_path) as (process, address, engine):
+    with running_command(tiny_path) as (process, address, engine):
         with httpx.stream("POST", f"{address}/v1/completions", json=LONG) as reply:
             lines = (line.removeprefix("data: ") for line in reply.iter_lines() if line)
             next(lines)
@@ -80,7 +63,7 @@ def test_sigterm_tells_every_stream_though_the_engine_hangs(tiny_path: Path) -> 
 
 
 def test_the_engine_stays_when_all_processes_get_the_signal(tiny_path: Path) -> None:
-    with command(tiny_path) as (process, address, engine):
+    with running_command(tiny_path) as (process, address, engine):
         engine.send_signal(signal.SIGTERM)
         engine.send_signal(signal.SIGINT)
         reply = httpx.post(f"{address}/v1/completions", json=ASK)
@@ -117,8 +100,8 @@ def test_an_engine_of_the_same_process_serves_the_same_text(tiny_path: Path) -> 
         text = ask(served).json()["choices"][0]["text"]
     llm = LLM(str(tiny_path), context_length=CONTEXT, threads=1)
     service = make_service(llm, ServerSettings(served_model_name=NAME, port=0))
-    with running(service) as (_, url):
-        reply = httpx.post(f"{url}/v1/completions", json=ASK, timeout=PATIENCE)
+    with running(service) as started:
+        reply = httpx.post(f"{started.url}/v1/completions", json=ASK, timeout=PATIENCE)
         assert reply.json()["choices"][0]["text"] == text
         assert service.client.fault(60.0) is None
         assert service.client.restarts == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,13 @@ from .serving import NAME, PATIENCE, Served, serving
 
 ASK = "hello world"
 SEEDED = {"seed": 3}
+ADD = {
+    "type": "object",
+    "properties": {name: {"type": "integer", "minimum": 0, "maximum": 99} for name in "ab"},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [{"type": "function", "name": "add", "description": "Adds", "parameters": ADD, "strict": True}]
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +201,16 @@ def test_a_failure_in_the_background_is_told(client: OpenAI) -> None:
         ({"background": True, "stream": True}, "background"),
         ({"background": True, "store": False}, "background"),
         ({"metadata": {"a": 1}}, "metadata.a"),
-        ({"text": {"format": {"type": "image"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "image"}}}, "text.format"),
         ({"reasoning_tokens": 1}, "reasoning_tokens"),
         ({"truncation": "auto"}, "truncation"),
+        ({"tools": [{**TOOLS[0], "name": "a b"}]}, "tools[0].name"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": 5}}}},
+            "text.format.schema",
+        ),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -211,7 +226,8 @@ def kept(name: str, characters: int = 0) -> Kept:
     reply = ResponseReply(
         id=name, created_at=0, status="completed", background=False, instructions=None,
         max_output_tokens=None, metadata={}, model=NAME, output=[message], previous_response_id=None,
-        store=True, temperature=1.0, top_logprobs=0, top_p=1.0, user=None,
+        store=True, temperature=1.0, top_logprobs=0, top_p=1.0, user=None, parallel_tool_calls=True,
+        text={}, tool_choice="auto", tools=[],
     )  # fmt: skip
     return Kept(reply, body.items, [ChatMessage(role="user", content="hello")])
 
@@ -226,3 +242,41 @@ def test_the_store_is_bounded_by_number_and_by_size() -> None:
     assert (store.holds("", "large"), store.holds("", "larger"), len(store)) == (False, True, 1)
     store.delete("", "larger")
     assert len(store) == 0
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "add"}], ids=["any", "named"])
+def test_a_call_of_a_tool_is_an_item_streamed_and_whole(client: OpenAI, choice: Any) -> None:
+    given: Any = {
+        "tools": TOOLS,
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+        "max_output_tokens": 200,
+    }
+    reply = create(client, **given)
+    (item,) = reply.output
+    assert item.type == "function_call"
+    assert (reply.status, item.status, item.name) == ("completed", "completed", "add")
+    assert set(json.loads(item.arguments)) == {"a", "b"}
+    with client.responses.stream(model=NAME, input=ASK, extra_body=SEEDED, **given) as stream:
+        events = list(stream)
+        (streamed,) = stream.get_final_response().output
+    assert streamed.type == "function_call"
+    assert streamed.arguments == item.arguments
+    deltas = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+    assert "".join(deltas) == item.arguments
+    result = {"type": "function_call_output", "call_id": item.call_id, "output": "5"}
+    kept = create(client, [result], previous_response_id=reply.id, tools=TOOLS)
+    by_hand = create(client, [user(ASK), item.to_dict(), result], tools=TOOLS)
+    assert kept.output_text == by_hand.output_text
+    assert kept.usage is not None
+    assert by_hand.usage is not None
+    assert kept.usage.input_tokens == by_hand.usage.input_tokens
+
+
+def test_a_format_of_text_is_held_to(client: OpenAI) -> None:
+    form: Any = {"type": "json_schema", "name": "sum", "schema": ADD, "strict": True}
+    reply = create(client, text={"format": form}, max_output_tokens=200)
+    assert set(json.loads(reply.output_text)) == {"a", "b"}
+    assert reply.text is not None
+    assert reply.text.format is not None
+    assert reply.text.format.type == "json_schema"

@@ -102,7 +102,7 @@ def test_a_slow_but_steady_reader_gets_everything(served: Served) -> None:
         post(client, body)
         client.setblocking(True)
         client.settimeout(PATIENCE)
-        pause, parts, began = threading.Event(), [], monotonic()
+        pause, began, parts = threading.Event(), monotonic(), list[bytes]()
         while not parts or not parts[-1].endswith(whole[-3:]):
             parts.append(client.recv(16 << 10))
             pause.wait(0.03)

@@ -30,6 +30,7 @@ TOOLS: Any = [
     {"type": "function", "function": {"name": name, "description": f"Does {name}", "parameters": schema}}
     for name, schema in SCHEMAS.items()
 ]
+BAD = {"properties": {"x": {"type": "nothing"}}}
 ASK: Any = [{"role": "user", "content": "What is the weather in Paris, and 2 + 3?"}]
 
 
@@ -67,7 +68,9 @@ def test_streamed_pieces_add_up_to_the_whole(served: Served, choice: Any) -> Non
     fields: dict[str, Any] = {"tool_choice": choice, "temperature": 1, "seed": 11, "n": 2, "max_tokens": 60}
     whole = ask(served, **fields)
     calls: dict[int, list[dict[str, str]]] = {0: [], 1: []}
-    texts, reasons, ids = {0: "", 1: ""}, {}, set()
+    texts = {0: "", 1: ""}
+    reasons: dict[int, str | None] = {}
+    ids = set()
     for chunk in ask(served, stream=True, **fields):
         (part,) = chunk.choices
         texts[part.index] += part.delta.content or ""
@@ -86,6 +89,39 @@ def test_streamed_pieces_add_up_to_the_whole(served: Served, choice: Any) -> Non
     assert len(ids) == sum(map(len, calls.values()))
 
 
+def history() -> Any:
+    """A conversation after which even a small model calls by itself."""
+    talk: list[dict[str, Any]] = []
+    for number, city in enumerate(("Rome", "Oslo", "Lima")):
+        arguments = json.dumps({"city": city, "unit": "c"})
+        call: dict[str, Any] = {"id": f"c{number}", "type": "function"}
+        call["function"] = {"name": "get_weather", "arguments": arguments}
+        talk += [
+            {"role": "user", "content": f"Weather in {city}?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": f"c{number}", "content": "sunny"},
+            {"role": "assistant", "content": "It is sunny."},
+        ]
+    return [*talk, {"role": "user", "content": "Weather in Paris?"}]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_model_calls_by_itself(served: Served, strict: bool) -> None:
+    tools = [{"type": "function", "function": {**tool["function"], "strict": strict}} for tool in TOOLS]
+    (choice,) = ask(served, history(), tools=tools).choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris", "unit": "c"}
+    stream = list(ask(served, history(), tools=tools, stream=True))
+    pieces = [piece for chunk in stream for piece in chunk.choices[0].delta.tool_calls or ()]
+    assert [(p.function.name, p.function.arguments) for p in pieces] == [
+        (call.function.name, call.function.arguments)
+    ]
+    assert stream[-1].choices[0].finish_reason == "tool_calls"
+
+
 def test_a_stream_that_is_cut_off_ends_with_length(served: Served) -> None:
     reply = ask(served, tool_choice="required", max_tokens=20)
     assert reply.choices[0].finish_reason == "length"
@@ -94,6 +130,7 @@ def test_a_stream_that_is_cut_off_ends_with_length(served: Served) -> None:
 def test_none_keeps_tools_out_of_prompt_and_answer(served: Served) -> None:
     without = ask(served, tool_choice="none", max_tokens=5)
     plain = served.openai().chat.completions.create(model=NAME, messages=ASK, temperature=0, max_tokens=5)
+    assert plain.usage is not None
     assert without.usage.prompt_tokens == plain.usage.prompt_tokens
     assert without.choices[0].message.content == plain.choices[0].message.content
 
@@ -125,7 +162,7 @@ def test_a_conversation_with_calls_and_results_goes_on(served: Served) -> None:
          "tools[0].function.parameters"),
         ({"tools": [TOOLS[0], TOOLS[0]]}, "tools"),
         ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"type": "y"}}}}}],
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": BAD}}],
           "tool_choice": "required"}, "tools"),
         ({"extra_body": {"structured_outputs": {"regex": "a"}}}, "structured_outputs"),
     ],

@@ -34,7 +34,9 @@ class Pelton:
     def score(self, windows: Sequence[Sequence[int]]) -> float:
         params = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True, prompt_logprobs=0)
         total = 0.0
-        for window, output in zip(windows, self._llm.generate([list(w) for w in windows], params), strict=True):
+        for window, output in zip(
+            windows, self._llm.generate([list(w) for w in windows], params), strict=True
+        ):
             scored = output.prompt_logprobs
             assert scored is not None
             for token, entry in zip(window, scored, strict=True):

@@ -16,11 +16,15 @@ class VLLM:
     version = vllm.__version__
 
     def __init__(self, model: str, threads: int) -> None:
-        self._llm = vllm.LLM(model, dtype="bfloat16", max_model_len=CONTEXT, gpu_memory_utilization=MEMORY_SHARE)
+        self._llm = vllm.LLM(
+            model, dtype="bfloat16", max_model_len=CONTEXT, gpu_memory_utilization=MEMORY_SHARE
+        )
         self._requests = 0
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Generated:
-        params = vllm.SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True, detokenize=False)
+        params = vllm.SamplingParams(
+            max_tokens=new_tokens, temperature=0.0, ignore_eos=True, detokenize=False
+        )
         engine = self._llm.llm_engine
         watch = Stopwatch(len(prompts))
         places, seen = {}, [0] * len(prompts)

@@ -24,8 +24,10 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
-def parse_size(text: str) -> int:
-    """Bytes of `512M`, `2GiB` or a plain number; units are powers of 1024."""
+def parse_size(text: str | int) -> int:
+    """Bytes of `512M`, `2GiB` or a plain number; units are powers of 1024. A default comes as a number."""
+    if isinstance(text, int):
+        return text
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a size such as 512M or 2G")
@@ -110,6 +112,12 @@ class EngineFlags:
     prefix_eviction: Annotated[
         str, typer.Option("--prefix-eviction", help="What gives way first: lru, or predicted.")
     ] = "lru"
+    kv_cache_dir: Annotated[
+        str | None, typer.Option("--kv-cache-dir", help="Folder in which cached prefixes survive a restart.")
+    ] = None
+    kv_disk: Annotated[
+        Any, typer.Option("--kv-disk", metavar="SIZE", parser=parse_size, help="Most bytes in that folder.")
+    ] = 4 << 30
     offline: OfflineOption = False
 
     def settings(self) -> Mapping[str, Any]:
@@ -123,6 +131,8 @@ class EngineFlags:
             "kv_dtype": self.kv_dtype,
             "prefix_cache": self.prefix_cache,
             "prefix_eviction": self.prefix_eviction,
+            "kv_cache_dir": self.kv_cache_dir,
+            "kv_disk": self.kv_disk,
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "scheduler": self.scheduler,

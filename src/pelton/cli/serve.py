@@ -32,6 +32,13 @@ def serve(
         str | None, typer.Option("--served-model-name", "--alias", help="The name requests use.")
     ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="The web page at /.")] = True,
+    tool_call_parser: Annotated[
+        str | None,
+        typer.Option(
+            "--tool-call-parser",
+            help="How calls are written, if not as the template shows: hermes, llama3_json, mistral, mistral_named.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a model over HTTP until Ctrl-C or SIGTERM."""
     from ..errors import ConfigError
@@ -51,6 +58,7 @@ def serve(
         port=port,
         **limits.settings(),
         page=page and _can_show_page(),
+        tool_call_parser=tool_call_parser,
     )
     model = _start(engine, settings.stall_seconds)
     service = make_service(model, settings)

@@ -59,6 +59,10 @@ class LimitFlags:
     client_stall_timeout: Annotated[
         float, typer.Option("--client-stall-timeout", help="Seconds a client may take nothing.")
     ] = 60.0
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", help="A Host header to answer, such as a proxy's; may be repeated."),
+    ] = None
     cors_origin: Annotated[
         list[str] | None,
         typer.Option("--cors-origin", help="A web origin that browsers may ask from; may be repeated."),
@@ -76,6 +80,7 @@ class LimitFlags:
             "max_connections": self.max_connections,
             "request_timeout": self.request_timeout,
             "client_stall_seconds": self.client_stall_timeout,
+            "allowed_hosts": tuple(self.allowed_host) if self.allowed_host else None,
             "cors_origins": tuple(self.cors_origin or ()),
         }
 

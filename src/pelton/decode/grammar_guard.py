@@ -45,7 +45,7 @@ class HelperLostError(Exception):
 
 
 class GrammarGuard:
-    """Says whether a structured output may go to an engine. Threads may share it; it does one check at a time.
+    """Says whether a structured output may go to an engine. Threads may share it; one check runs at a time.
 
     The helper process starts with the first check (about half a second) and again after one that killed
     it. `close` ends it; a closed guard starts it anew when asked again.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _native
 from .._native import RowSampler, ThreadPool, Workspace, isa_levels, resolve_isa
 from ..errors import EngineStoppedError, PlanError
 from ..kv import KVArena
@@ -23,6 +25,11 @@ _KEPT_PROGRAMS = 32
 """Compiled variants kept for cuts inside layers; a variant holds no weights, only its instruction list."""
 
 
+def native_module() -> Path:
+    """The file of the native core: another build may round another way."""
+    return Path(_native.__file__)
+
+
 def available_levels() -> list[str]:
     """Instruction-set levels that this build has and this processor runs, slowest first."""
     return isa_levels()
@@ -30,12 +37,29 @@ def available_levels() -> list[str]:
 
 @dataclass(frozen=True)
 class InstructionTime:
-    """Nanoseconds per thread since tracing began: at work, and waiting for other threads before it."""
+    """Nanoseconds per thread since tracing began: at work, and waiting for others before and inside it."""
 
     name: str
     layer: int
     work: tuple[int, ...]
     wait: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TraceEvent:
+    """One instruction on one thread, in nanoseconds of time.perf_counter_ns().
+
+    `start` includes the barrier before it; `wait` is how much of start..end it spent at barriers, so
+    kernel time is the rest. `index` counts the instructions of the pass.
+    """
+
+    thread: int
+    index: int
+    name: str
+    layer: int
+    start: int
+    end: int
+    wait: int
 
 
 class NativeForward:
@@ -148,6 +172,7 @@ class NativeExecutor:
         self._target: Target | None = Target(pool, Workspace(), self.isa, packed, weights)
         self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}
+        self._sharing = True
         self.current: NativeForward | None = None
         self.compiled(frozenset())
         self.weights = weights
@@ -162,6 +187,7 @@ class NativeExecutor:
             if len(self._programs) >= _KEPT_PROGRAMS:
                 self._programs.pop(next(key for key in self._programs if key))
             self._programs[cuts] = compile_plan(self.plan, self._target, cuts)
+            self._programs[cuts].program.set_share_prefixes(self._sharing)
         return self._programs[cuts]
 
     def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
@@ -195,6 +221,26 @@ class NativeExecutor:
         names = (about[0] for about in compiled.program.describe())
         rows = zip(names, compiled.layers, times.transpose(1, 2, 0).tolist(), strict=True)
         return [InstructionTime(name, layer, tuple(w), tuple(b)) for name, layer, (w, b) in rows]
+
+    def timeline(self) -> list[TraceEvent]:
+        """The same one by one, thread after thread: the first 262,144 of each since tracing began."""
+        compiled = self.compiled(frozenset())
+        names = [about[0] for about in compiled.program.describe()]
+        return [
+            TraceEvent(thread, index, names[index], compiled.layers[index], start, end, wait)
+            for thread, index, start, end, wait in compiled.program.events().tolist()
+        ]
+
+    def share_prefixes(self, on: bool) -> None:
+        """Whether attention reads a prefix that spans share once, as it does unless told; for measuring."""
+        self._sharing = on
+        for compiled in self._programs.values():
+            compiled.program.set_share_prefixes(on)
+
+    @property
+    def saved_chunks(self) -> int:
+        """Reads of 256 positions that shared prefixes save each layer of the pass that began last."""
+        return self.compiled(frozenset()).program.saved_chunks
 
     def close(self) -> None:
         """Stop threads and free memory; further use raises EngineStoppedError."""

@@ -7,7 +7,10 @@ from types import MappingProxyType
 
 from .arena import KV_DTYPES, KVArena, KVLayout, SavedBlocks
 from .blocks import BlockPool, BlockTable, blocks_for
+from .disk import DiskStats, DiskTier
+from .disk_files import CacheFolder
 from .eviction import EvictionPolicy
+from .identity import kv_identity
 from .lru import LeastRecentlyUsed
 from .mark_predict import MarkAndPredict
 from .prefix import CacheStats, Prefix, PrefixCache
@@ -23,7 +26,10 @@ __all__ = [
     "KV_DTYPES",
     "BlockPool",
     "BlockTable",
+    "CacheFolder",
     "CacheStats",
+    "DiskStats",
+    "DiskTier",
     "EvictionPolicy",
     "KVArena",
     "KVLayout",
@@ -35,4 +41,5 @@ __all__ = [
     "SwapSpace",
     "Swapped",
     "blocks_for",
+    "kv_identity",
 ]

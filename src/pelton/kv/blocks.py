@@ -194,17 +194,23 @@ class BlockTable:
 
     def put_copy(self, index: int, block: int) -> bool:
         """The same with a copy of it for this table alone; False, and nothing done, without a free block."""
-        assert index <= len(self.blocks)
         self._pool.share(block)  # it must not be the one that gives way
-        room = self._pool.num_free > 0
-        if room:
-            copy = self._pool.take()
+        copy = self.put_new(index)
+        if copy is not None:
             self._copy(block, copy)
-            self.shrink(index * BLOCK_SIZE)
-            self.blocks.append(copy)
-            self._array = None
         self._pool.drop(block)
-        return room
+        return copy is not None
+
+    def put_new(self, index: int) -> int | None:
+        """A block for this table alone, to be filled, as its last; None, and nothing done, without one."""
+        assert index <= len(self.blocks)
+        if self._pool.num_free == 0:
+            return None
+        block = self._pool.take()
+        self.shrink(index * BLOCK_SIZE)
+        self.blocks.append(block)
+        self._array = None
+        return block
 
     def shrink(self, slots: int) -> None:
         """Roll back: keep only the blocks that the first `slots` slots need."""

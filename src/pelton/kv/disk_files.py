@@ -1,4 +1,4 @@
-"""The disk tier's folder: files that are there whole or not at all, whatever happens while they are written."""
+"""The disk tier's folder: files that are there whole or not at all, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,19 +35,23 @@ class CacheFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._closed = False
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigError(f"cannot be used: {error.strerror}", field="kv_cache_dir", value=str(path)) from error
+            raise _unusable(path, f"cannot be used: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            raise ConfigError("is in use by another process", field="kv_cache_dir", value=str(path)) from error
+            raise _unusable(path, "is in use by another process") from error
 
     def close(self) -> None:
-        os.close(self._lock)
+        """Let others use the folder; a second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._lock)
 
     def scan(self) -> tuple[list[FoundFile], int]:
         """Cache files, and how many files are none and stay alone. What a crash left half written goes."""
@@ -75,14 +79,14 @@ class CacheFolder:
                 left -= len(part)
         return b"".join(parts)
 
-    def write(self, name: str, parts: Iterable[Sequence[int] | memoryview | bytes]) -> None:
+    def write(self, name: str, parts: Iterable[memoryview]) -> None:
         """Put a file there with these bytes; after any error nothing of it is left."""
         temporary = self.path / name.replace(".kv", ".tmp")
         try:
             descriptor = self.create(temporary)
             try:
                 for part in parts:
-                    self.write_all(descriptor, memoryview(bytes(part) if isinstance(part, list) else part))
+                    self.write_all(descriptor, part)
                 self.sync(descriptor)
             finally:
                 os.close(descriptor)
@@ -122,3 +126,7 @@ class CacheFolder:
 
     def rename(self, source: Path, target: Path) -> None:
         source.rename(target)
+
+
+def _unusable(path: Path, why: str) -> ConfigError:
+    return ConfigError(why, field="kv_cache_dir", value=str(path))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from .arena import SavedBlocks
@@ -54,7 +54,7 @@ class BlockWriter:
 
     def has_room(self, num_bytes: int) -> bool:
         """Whether a copy of so many bytes would be taken."""
-        return self._bytes + num_bytes <= self._most_bytes
+        return self._bytes == 0 or self._bytes + num_bytes <= self._most_bytes
 
     def wait_for_room(self, num_bytes: int, until: float) -> bool:
         """The same, waiting for it up to a moment of `time.monotonic`."""
@@ -79,7 +79,7 @@ class BlockWriter:
             self._closing = True
             self._jobs.clear()
             self._changed.notify_all()
-        self._thread.join(seconds)
+        self._thread.join(seconds + 1.0)  # a disk that hangs must not keep the process
 
     def _put(self, job: Write | Remove, num_bytes: int) -> None:
         with self._changed:
@@ -88,33 +88,32 @@ class BlockWriter:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        while self._wait():
-            job = self._jobs[0]
+        while (job := self._next()) is not None:
             if isinstance(job, Write):
-                self.done.append((job, _attempt(lambda job=job: self._write(job))))  # type: ignore[misc]
+                self.done.append((job, _attempt(partial(self._write, job))))
             else:
-                _attempt(lambda job=job: self._folder.remove(job.name))  # type: ignore[misc]
+                _attempt(partial(self._folder.remove, job.name))
             with self._changed:
-                if self._jobs:
-                    self._jobs.popleft()
                 self._bytes -= job.file_bytes if isinstance(job, Write) else 0
-                last = not self._jobs
+                was_last = not self._jobs
                 self._changed.notify_all()
-            if last:
+            if was_last:
                 _attempt(self._folder.sync_folder)
             with self._changed:
-                self._busy = bool(self._jobs)
+                self._busy = False
                 self._changed.notify_all()
 
-    def _wait(self) -> bool:
+    def _next(self) -> Write | Remove | None:
         with self._changed:
             self._changed.wait_for(lambda: bool(self._jobs) or self._closing)
-            self._busy = not self._closing
-            return not self._closing
+            if self._closing:
+                return None
+            self._busy = True
+            return self._jobs.popleft()
 
     def _write(self, write: Write) -> None:
         header = write.header.encode()
-        parts = [memoryview(array).cast("B") for array in (write.saved.keys, write.saved.values)]
+        parts = [array.data.cast("B") for array in (write.saved.keys, write.saved.values)]
         digest = payload_digest(header, parts)
         self._folder.write(write.name, [memoryview(header), *parts, memoryview(digest)])
 

@@ -10,7 +10,6 @@ from .eviction import deepest
 from .reuse import ReuseCounts, ReusePredictor, Traits
 from .tree import Node
 
-
 PHASES_REMEMBERED = 8
 """How long it is known that a block was requested before, though it was evicted since."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..types import BLOCK_SIZE, I32
 from .blocks import BlockPool, BlockTable
+from .disk import DiskTier
 from .eviction import EvictionPolicy
 from .tree import KEY_BYTES, Node, PrefixTree, closest, key_of, outgrown
 
@@ -33,10 +34,11 @@ class PrefixCache:
 
     exact = True
 
-    def __init__(self, pool: BlockPool, policy: EvictionPolicy) -> None:
+    def __init__(self, pool: BlockPool, policy: EvictionPolicy, tier: DiskTier | None = None) -> None:
         self.pool = pool
         self.policy = policy
-        self.tree = PrefixTree()
+        self.tier = tier
+        self.tree = PrefixTree() if tier is None else tier.tree
         self.stats = CacheStats()
         self._node_of: dict[int, Node] = {}
         pool.keeper = self
@@ -53,14 +55,70 @@ class PrefixCache:
     def insert(self, parent: Node, key: bytes, block: int) -> Node:
         """Make `block`, which a table refers to, the node `key` below `parent`; a shorter one gives way."""
         shorter = outgrown(parent, key)
-        if shorter is not None and self._rests(shorter):
+        if shorter is not None and (shorter.block is None or self._rests(shorter)):
             self.remove(shorter)
         node = self.tree.insert(parent, key)
-        self._settle(node, block)
+        self.adopt(node, block)
         return node
+
+    def adopt(self, node: Node, block: int) -> None:
+        """`block`, which a table refers to, holds the numbers of a node that was not in memory."""
+        self.pool.keep(block)
+        node.block = block
+        self._node_of[block] = node
+
+    def hold(self, node: Node) -> int | None:
+        """A node's block with one more reference, the caller's; read from disk if it is not in memory."""
+        if node.block is not None:
+            self.pool.share(node.block)
+            return node.block
+        if self.tier is None or self.pool.num_free == 0:
+            return None
+        self.tier.touch(node)
+        saved = self.tier.read(node)
+        if saved is None:
+            return None
+        block = self.pool.take()
+        if not node.in_tree:  # what gave way to it took its file's place
+            self.pool.drop(block)
+            return None
+        self.tier.restore(block, saved)
+        self.adopt(node, block)
+        return block
+
+    def load(self, node: Node, table: BlockTable, index: int) -> bool:
+        """Fill a block of the table's own from a node that is on disk only; False if that cannot be."""
+        saved = None if self.tier is None else self.tier.read(node)
+        block = None if saved is None else table.put_new(index)
+        if self.tier is None or saved is None or block is None:
+            return False
+        self.tier.restore(block, saved)
+        return True
+
+    def save(self, node: Node) -> None:
+        """Have a node and its ancestors, all in memory, written to disk as far as there is room."""
+        if self.tier is not None:
+            self.tier.settle()
+            for above in node.path():
+                if not self.tier.offer(above):
+                    break
+            self.tier.touch(node)
+
+    def settle(self) -> None:
+        """Take note of what the disk has done meanwhile."""
+        if self.tier is not None:
+            self.tier.settle()
+
+    def close(self) -> None:
+        """Write what is in memory to disk, for a few seconds at most, and let go of the folder."""
+        if self.tier is not None:
+            nodes = [node for node in self.tree.nodes() if node.block is not None]
+            self.tier.close(sorted(nodes, key=lambda node: node.depth))
 
     def remove(self, node: Node) -> None:
         """Forget a node and all below it; blocks that nobody refers to are free afterwards."""
+        if self.tier is not None:
+            self.tier.release(node)
         for gone in node.subtree():
             self._unsettle(gone)
         self.tree.remove(node)
@@ -72,10 +130,13 @@ class PrefixCache:
         self.policy.wake(self._node_of[block])
 
     def give_up(self) -> None:
-        """Free one resting block."""
+        """Free one resting block; its node stays if it is on disk, or can go there."""
         node = self.policy.victim()
         self.stats.evicted += 1
-        self.remove(node)
+        if self.tier is not None and self.tier.offer(node) and node.in_tree:
+            self._unsettle(node)
+        else:
+            self.remove(node)
 
     def withdraw(self, block: int) -> None:
         """Let a table have a block for itself: the tree forgets it and what follows it."""
@@ -99,6 +160,7 @@ class PrefixCache:
             assert node.order == sorted(node.children)
             parent = node.parent
             assert parent is not None
+            assert node.block is not None or (self.tier is not None and self.tier.holds(node))
             if parent.parent is not None and node.block is not None:
                 assert parent.block is not None, "a block is in memory without the one before it"
                 assert self._rests(node) or not self._rests(parent), "a block rests before one that is used"
@@ -106,11 +168,6 @@ class PrefixCache:
 
     def _rests(self, node: Node) -> bool:
         return node.block is not None and self.pool.rests(node.block)
-
-    def _settle(self, node: Node, block: int) -> None:
-        self.pool.keep(block)
-        node.block = block
-        self._node_of[block] = node
 
     def _unsettle(self, node: Node) -> None:
         if node.block is not None:
@@ -154,13 +211,16 @@ class Prefix:
         """
         if limit <= computed or not self._is_current(computed):
             return computed
+        self._cache.settle()
         key = key_of(tokens[self.depth * BLOCK_SIZE : limit])
         at = 0
         while at + KEY_BYTES <= len(key):
             child = self._node.children.get(key[at : at + KEY_BYTES])
-            if child is None or child.block is None:
+            block = None if child is None else self._cache.hold(child)
+            if child is None or block is None:
                 break
-            self._enter(child, child.block)
+            self._enter(child, block)
+            self._cache.pool.drop(block)
             at += KEY_BYTES
         computed = max(computed, self.depth * BLOCK_SIZE)
         return self._share_beginning(key[at : at + KEY_BYTES], computed)
@@ -176,15 +236,18 @@ class Prefix:
             if child is None:
                 block = self._table.blocks[self.depth]
                 self._enter(self._cache.insert(self._node, key, block), block)
-            elif child.block is not None:
-                self._enter(child, child.block)
             else:
-                return
+                if child.block is None:  # on disk, and now computed again
+                    self._cache.adopt(child, self._table.blocks[self.depth])
+                assert child.block is not None
+                self._enter(child, child.block)
 
     def finish(self, tokens: I32, computed: int) -> None:
         """The table is about to be released: leave its blocks in the tree, the last one too though it is
         not full, and go back to the root."""
         self._leave(tokens, min(computed, len(tokens), len(self._table.blocks) * BLOCK_SIZE))
+        if self._node.in_tree and self.depth:
+            self._cache.save(self._node)
         self.rewind(0)
         self._ended = True
 
@@ -195,7 +258,9 @@ class Prefix:
             block = self._table.blocks[self.depth]
             known = closest(self._node, key)
             if not self._cache.pool.is_kept(block) and (known is None or known[1] * 4 < len(key)):
-                self._cache.policy.request(self._cache.insert(self._node, key, block))
+                self._node = self._cache.insert(self._node, key, block)
+                self._cache.policy.request(self._node)
+                self.depth += 1
 
     def rewind(self, computed: int) -> None:
         """Go back to where only `computed` tokens are left."""
@@ -236,9 +301,10 @@ class Prefix:
 
     def _share_beginning(self, key: bytes, computed: int) -> int:
         found = closest(self._node, key)
-        if found is None or found[0].block is None:
+        if found is None or self.depth * BLOCK_SIZE + found[1] <= computed:
             return computed
-        end = self.depth * BLOCK_SIZE + found[1]
-        if end > computed:
-            return end if self._table.put_copy(self.depth, found[0].block) else computed
-        return computed
+        if found[0].block is None:
+            copied = self._cache.load(found[0], self._table, self.depth)
+        else:
+            copied = self._table.put_copy(self.depth, found[0].block)
+        return self.depth * BLOCK_SIZE + found[1] if copied else computed

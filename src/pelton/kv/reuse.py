@@ -22,8 +22,8 @@ class ReuseCounts:
     """For each combination of traits, how often such blocks were reused: one in five is enough to be kept.
 
     In the bound of "Paging with Succinct Predictions" a block wrongly given up costs H(k), 4 to 8 misses for
-    a cache of k = 30 to 1,500 blocks, one wrongly kept costs 1; hence not the majority. Counts are halved now and then, so that a change of load is learned. Before anything is known
-    a block is predicted to come back.
+    a cache of k = 30 to 1,500 blocks, one wrongly kept costs 1; hence not the majority. Counts are halved
+    now and then, so that a change of load is learned. Before anything is known a block is kept.
     """
 
     MOST_SEEN = 256

@@ -93,6 +93,7 @@ class PrefixGroups:
         if sequence.prefix is not None and any(
             common_blocks(sequence.tokens, other.tokens) > other.computed // BLOCK_SIZE
             for other in self._filling.values()
+            if other.table.blocks  # else it was preempted and waits itself
         ):
             return None  # another is computing what this one begins with
         share = min(1.0, SPARE * self._used / self._allowed)

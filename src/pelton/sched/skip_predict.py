@@ -67,6 +67,7 @@ class SkipPredict:
             if self._waiting_short and said == 0:
                 return (2, 0)  # not predicted yet: it could not start now anyway
             job.costly = self._costly.features(sequence)
+            self.costly_predictions += 1
             job.predicted = self._predict(sequence, job)
         if said > job.predicted:
             job.predicted = self._predict(sequence, job)
@@ -91,5 +92,4 @@ class SkipPredict:
 
     def _predict(self, sequence: Sequence, job: _Job) -> float:
         assert job.costly is not None
-        self.costly_predictions += 1
         return self._costly.expected(job.costly, sequence.rules.max_tokens, sequence.num_outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from time import perf_counter
 
 from ..kv import BlockPool, Swapped, SwapSpace, blocks_for
@@ -39,6 +39,7 @@ class SwapOrRecompute:
         block_bytes: int,
         rates: StepRates,
         clock: Callable[[], float] = perf_counter,
+        beside: Executor | None = None,
     ) -> None:
         self._space = space
         self._pool = pool
@@ -46,7 +47,7 @@ class SwapOrRecompute:
         self._rates = rates
         self._clock = clock
         self._copies: dict[int, Swapped] = {}
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="pelton-swap")
+        self._beside = beside or ThreadPoolExecutor(1, thread_name_prefix="pelton-swap")
         self._saving: tuple[Sequence, Future[Swapped | None]] | None = None
         self.swapped = 0
         self.recomputed = 0

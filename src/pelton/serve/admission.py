@@ -93,10 +93,9 @@ class Gate:
         """
         if self.stopping:
             raise StoppingError("the server is stopping")
-        fault = self._fault(sequences, tenant)
-        if fault is not None:
-            self._refused()
-            raise BusyError(fault, self.wait(sequences))
+        refusal = self.refusal(sequences, tenant)
+        if refusal is not None:
+            raise refusal
         self._change(sequences, tenant)
         self._empty.clear()
         self.rate.begin()
@@ -113,6 +112,14 @@ class Gate:
             if not self.under_way:
                 self.rate.idle()
                 self._empty.set()
+
+    def refusal(self, sequences: int, tenant: str = "") -> BusyError | None:
+        """What a request of so many sequences would be told now; None if it would be let in."""
+        fault = self._fault(sequences, tenant)
+        if fault is None:
+            return None
+        self._refused()
+        return BusyError(fault, self.wait(sequences))
 
     def _fault(self, sequences: int, tenant: str) -> str | None:
         held, most = self._held.get(tenant, 0), self._most_per_tenant

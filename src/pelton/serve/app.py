@@ -19,8 +19,10 @@ from .events import EventStream, while_connected
 from .failures import error_response, install_handlers
 from .fields import ChatRequest, CompletionRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
 from .generation import Service, caller_of
-from .guard import ApiKey, BodyLimit, Requests
+from .guard import ApiKey, BodyLimit, FullQueue, Requests
 from .messages import add_messages
+from .openapi import PLAIN, STREAM, DescribedApp
+from .origin import OwnOrigins
 from .replies import (
     ChatCompletion,
     Completion,
@@ -40,11 +42,17 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 }
 
+_TEXT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"})
+"""Where a POST always needs room in the queue."""
+
 
 def make_app(service: Service) -> FastAPI:
     """The ASGI application over a service."""
     # No pages that would fetch scripts from elsewhere; the document itself is at /openapi.json.
-    app = FastAPI(title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS)
+    app = DescribedApp(
+        title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS
+    )
+    app.has_keys = bool(service.settings.keys)
     install_handlers(app)
     _add_generation(app, service)
     add_embeddings(app, service)
@@ -65,7 +73,9 @@ def _add_guards(app: FastAPI, service: Service) -> None:
     """What a request meets before a route does; the last one added is the first it meets."""
     settings = service.settings
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)
+    app.add_middleware(FullQueue, gate=service.gate, paths=_TEXT_PATHS)
     app.add_middleware(ApiKey, keys=settings.keys)
+    app.add_middleware(OwnOrigins, hosts=settings.hosts, allowed=settings.cors_origins)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts), www_redirect=False)
     if settings.cors_origins:
         app.add_middleware(
@@ -79,11 +89,11 @@ def _add_guards(app: FastAPI, service: Service) -> None:
 
 
 def _add_generation(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/chat/completions", response_model=ChatCompletion)
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses={200: STREAM})
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
         return await _answer(request, service, Chat(service, caller_of(request), body), body.stream)
 
-    @app.post("/v1/completions", response_model=Completion)
+    @app.post("/v1/completions", response_model=Completion, responses={200: STREAM})
     async def completions(request: Request, body: CompletionRequest) -> Response:
         return await _answer(request, service, TextCompletion(service, caller_of(request), body), body.stream)
 
@@ -132,6 +142,7 @@ async def _tokenize(service: Service, body: TokenizeRequest) -> list[int]:
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
         chat_template_kwargs=body.chat_template_kwargs,
+        tools=body.tools,
     )
     return await render(service.prompts, template)
 
@@ -165,6 +176,6 @@ def _add_state(app: FastAPI, service: Service) -> None:
     async def version() -> Version:
         return Version(version=__version__)
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, responses={200: PLAIN})
     async def metrics() -> Response:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -14,6 +14,7 @@ from .fields import ChatRequest, TemplateFields
 from .gathering import Gathered, Rows, gather
 from .generation import Answer, Caller, Service
 from .logprobs import chat_logprobs, prompt_logprobs
+from .plain_events import PlainEvents
 from .prompts import Prompts
 from .replies import (
     CallPiece,
@@ -106,6 +107,21 @@ class Chat:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Events of a stream."""
+        async with aclosing(self._text_chunks() if self._is_plain else self._any_chunks()) as chunks:
+            async for frame in chunks:
+                yield frame
+        if self._body.wants_usage:
+            chunk = self._chunk([])
+            chunk.usage = self._answer.usage
+            yield event(chunk)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether most pieces say no more than their text."""
+        body = self._body
+        return self._tooling is None and not (body.return_token_ids or body.wants_running_usage)
+
+    async def _any_chunks(self) -> AsyncGenerator[bytes, None]:
         is_first = True
         async with aclosing(self.choices()) as choices:
             async for choice in choices:
@@ -114,10 +130,22 @@ class Chat:
                     chunk.prompt_token_ids = self._answer.prompt_ids[0]
                 is_first = False
                 yield event(chunk)
-        if self._body.wants_usage:
-            chunk = self._chunk([])
-            chunk.usage = self._answer.usage
-            yield event(chunk)
+
+    async def _text_chunks(self) -> AsyncGenerator[bytes, None]:
+        def text_chunk(index: int, text: str) -> ChatChunk:
+            delta = ChatDelta(content=text)
+            values = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+            return self._chunk([ChatChunkChoice.model_construct(set(values), **values)])
+
+        plain, begun = PlainEvents(text_chunk), set[int]()
+        async with aclosing(self._answer.pieces()) as pieces:
+            async for piece in pieces:
+                is_first = piece.index not in begun
+                begun.add(piece.index)
+                if not is_first and (frame := plain.of(piece)) is not None:
+                    yield frame
+                elif (choice := self._piece(piece, is_first=is_first)) is not None:
+                    yield event(self._chunk([choice]))
 
     def _chunk(self, choices: list[ChatChunkChoice]) -> ChatChunk:
         chunk = ChatChunk(

@@ -14,6 +14,7 @@ from .fields import CompletionRequest
 from .gathering import Gathered, gather
 from .generation import Answer, Caller, Service
 from .logprobs import OffsetLogprobs, prompt_logprobs
+from .plain_events import PlainEvents
 from .prompts import Prompts
 from .replies import Completion, TextChoice, TextLogprobs, Usage
 
@@ -71,8 +72,12 @@ class TextCompletion:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Events of a stream; the last of each choice carries its finish reason."""
         begun: set[int] = set()
+        plain = self._plain_events()
         async with aclosing(self._answer.pieces()) as pieces:
             async for piece in pieces:
+                if plain is not None and (frame := plain.of(piece)) is not None:
+                    yield frame
+                    continue
                 is_first = piece.index not in begun
                 begun.add(piece.index)
                 wants_tokens = bool(self._body.return_token_ids and piece.token_ids)
@@ -83,6 +88,18 @@ class TextCompletion:
             chunk = self._reply([])
             chunk.usage = self._usage
             yield event(chunk)
+
+    def _plain_events(self) -> PlainEvents | None:
+        """None where no piece is only its text."""
+        body = self._body
+        if body.return_token_ids or body.wants_running_usage or body.scores_only or body.echo:
+            return None
+
+        def chunk(index: int, text: str) -> Completion:
+            values = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+            return self._chunk([TextChoice.model_construct(set(values), **values)])
+
+        return PlainEvents(chunk)
 
     @property
     def _usage(self) -> Usage:

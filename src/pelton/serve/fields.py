@@ -227,7 +227,7 @@ class CompletionRequest(SamplingFields):
     """POST /v1/completions."""
 
     prompt: ManyPrompts
-    max_tokens: int | None = 16
+    max_tokens: Annotated[int, Field(ge=0)] | None = Field(default=16, description="0 only with echo.")
     logprobs: int | None = None
     echo: bool | None = None
     best_of: int | None = Field(default=None, ge=1, le=MAX_N)
@@ -284,6 +284,7 @@ class TokenizeRequest(Fields):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
     return_token_strs: bool = False
 
 

@@ -1,4 +1,4 @@
-"""What clients may say about the form of an answer: vLLM's `structured_outputs`, OpenAI's `response_format`."""
+"""What clients may say of an answer's form: vLLM's `structured_outputs`, OpenAI's `response_format`."""
 
 from __future__ import annotations
 

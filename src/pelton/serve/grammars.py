@@ -33,6 +33,11 @@ class Grammars:
         except RequestError as error:
             raise renamed(error, field) from None
 
+    @property
+    def helper_pid(self) -> int | None:
+        """The helper process, while there is one."""
+        return None if self._guard is None else self._guard.helper_pid
+
     def close(self) -> None:
         """End the helper process; checks that wait are dropped."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,15 +15,10 @@ from .events import EventStream, Framing, named_event, while_connected, with_pin
 from .failures import anthropic_body, body_of, status_of
 from .generation import Caller, Service, caller_of
 from .messages_fields import CHAT_NAMES, CountRequest, MessagesRequest
-from .messages_replies import (
-    Counted,
-    ErrorReply,
-    MessageReply,
-    MessageUsage,
-    TextContent,
-    ToolUseContent,
-)
-from .replies import ChatDelta, Usage, full_reply
+from .messages_replies import Counted, ErrorReply, MessageReply, MessageUsage
+from .messages_tools import BlockEvents, blocks_of
+from .openapi import STREAM
+from .replies import Usage, full_reply
 
 PING_SECONDS = 15.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -36,7 +29,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 def add_messages(app: FastAPI, service: Service) -> None:
     """The routes of this API."""
 
-    @app.post("/v1/messages", response_model=MessageReply, responses=_ERRORS)
+    @app.post("/v1/messages", response_model=MessageReply, responses={**_ERRORS, 200: STREAM})
     async def messages(request: Request, body: MessagesRequest) -> Response:
         caller = caller_of(request)
         work = Messages(service, caller, body)
@@ -81,28 +74,24 @@ class Messages:
             raise self._talk.in_client_words(error, CHAT_NAMES) from None
 
     async def whole(self) -> MessageReply:
-        blocks = Blocks()
         try:
-            async with aclosing(self._chat.choices()) as choices:
-                async for choice in choices:
-                    last = choice
-                    for _ in blocks.add(choice.delta):
-                        pass
+            reply = await self._chat.whole()
         except RequestError as error:
             raise self._talk.in_client_words(error, CHAT_NAMES) from None
-        reason, sequence = _stop(last.finish_reason, last.stop_reason)
+        (choice,) = reply.choices
+        reason, sequence = _stop(choice.finish_reason, choice.stop_reason)
         return MessageReply(
             id=self._id,
             model=self._model,
-            content=blocks.content(),
+            content=blocks_of(choice.message),
             stop_reason=reason,
             stop_sequence=sequence,
-            usage=_usage(self._chat.usage),
+            usage=_usage(reply.usage),
         )
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The typed events of a stream, `message_start` to `message_stop`."""
-        blocks = Blocks()
+        blocks = BlockEvents()
         try:
             async with aclosing(self._chat.choices()) as choices:
                 last = await anext(choices)
@@ -115,7 +104,7 @@ class Messages:
                         yield event
         except RequestError as error:
             raise self._talk.in_client_words(error, CHAT_NAMES) from None
-        for event in blocks.close():
+        for event in blocks.end():
             yield event
         reason, sequence = _stop(last.finish_reason, last.stop_reason)
         usage = _usage(self._chat.usage).model_dump()
@@ -130,68 +119,6 @@ class Messages:
             id=self._id, model=self._model, content=[], stop_reason=None, stop_sequence=None, usage=usage
         )
         return begun.model_dump()
-
-
-@dataclass
-class Block:
-    """Text, or a call of tool `name`, whose parts are its arguments."""
-
-    id: str | None = None
-    name: str | None = None
-    parts: list[str] = field(default_factory=list)
-
-
-class Blocks:
-    """The content of a message as it comes: text, and a block for each call of a tool, one open at a time."""
-
-    def __init__(self) -> None:
-        self._blocks: list[Block] = []
-        self._open: int | str | None = None  # "text", or the number of a call
-
-    def add(self, delta: ChatDelta) -> Iterator[bytes]:
-        """The events that tell of more."""
-        if delta.content:
-            yield from self._switch("text", Block(), {"type": "text", "text": ""})
-            yield self._told(delta.content, {"type": "text_delta", "text": delta.content})
-        for piece in delta.tool_calls or ():
-            name, given = piece.function.name, piece.function.arguments
-            begun = {"type": "tool_use", "id": piece.id, "name": name, "input": dict[str, object]()}
-            yield from self._switch(piece.index, Block(piece.id, name), begun)
-            if given:
-                yield self._told(given, {"type": "input_json_delta", "partial_json": given})
-
-    def close(self) -> Iterator[bytes]:
-        """End the block that is open."""
-        if self._open is not None:
-            yield named_event("content_block_stop", {"index": len(self._blocks) - 1})
-
-    def content(self) -> list[TextContent | ToolUseContent]:
-        """All of it; a call whose arguments were cut off is left out."""
-        shown: list[TextContent | ToolUseContent] = []
-        for block in self._blocks:
-            text = "".join(block.parts)
-            if block.id is None or block.name is None:
-                shown.append(TextContent(text=text))
-                continue
-            try:
-                given = json.loads(text)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(given, dict):
-                shown.append(ToolUseContent(id=block.id, name=block.name, input=given))
-        return shown
-
-    def _switch(self, kind: int | str, block: Block, begun: Mapping[str, object]) -> Iterator[bytes]:
-        if kind == self._open:
-            return
-        yield from self.close()
-        self._open = kind
-        self._blocks.append(block)
-        yield named_event("content_block_start", {"index": len(self._blocks) - 1, "content_block": begun})
-
-    def _told(self, part: str, delta: Mapping[str, object]) -> bytes:
-        self._blocks[-1].parts.append(part)
-        return named_event("content_block_delta", {"index": len(self._blocks) - 1, "delta": delta})
 
 
 def _stop(finish: str | None, reason: int | str | None) -> tuple[Any, str | None]:

@@ -11,14 +11,8 @@ from pydantic import Field, Tag
 from ..config import MAX_INTEGER, MAX_STOP_STRINGS
 from .conversation import Conversation, joined
 from .fields import ChatMessage, ChatRequest, Fields, StreamOptions, TemplateFields, TermFields
-from .messages_tools import (
-    CacheControl,
-    MessagesTool,
-    MessagesToolChoice,
-    OutputConfig,
-    chat_choice,
-    one_at_a_time,
-)
+from .form_fields import JsonSchemaFormat, NamedSchema
+from .messages_tools import CacheMark, ToolFields
 from .unions import by_type
 
 CHAT_NAMES = {
@@ -35,7 +29,7 @@ CHAT_NAMES = {
 class TextBlock(Fields):
     type: Literal["text"]
     text: str
-    cache_control: CacheControl | None = None
+    cache_control: CacheMark | None = None
     citations: None = None
 
 
@@ -50,7 +44,7 @@ class ToolUseBlock(Fields):
     id: str
     name: str
     input: dict[str, Any]
-    cache_control: CacheControl | None = None
+    cache_control: CacheMark | None = None
 
 
 class ToolResultBlock(Fields):
@@ -58,7 +52,7 @@ class ToolResultBlock(Fields):
     tool_use_id: str
     content: str | list[TextBlock] | None = None
     is_error: bool | None = None
-    cache_control: CacheControl | None = None
+    cache_control: CacheMark | None = None
 
 
 Block = Annotated[
@@ -83,16 +77,30 @@ class Thinking(Fields):
     type: Literal["disabled"]
 
 
-class CountRequest(Fields):
+class SchemaFormat(Fields):
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Fields):
+    format: SchemaFormat | None = None
+
+    def chat_format(self) -> JsonSchemaFormat | None:
+        """The same for a chat."""
+        if self.format is None:
+            return None
+        named = NamedSchema(name="output", schema=self.format.schema_)
+        return JsonSchemaFormat(type="json_schema", json_schema=named)
+
+
+class CountRequest(ToolFields):
     """POST /v1/messages/count_tokens: what makes up the prompt."""
 
     model: str | None = None
     messages: list[Message] = Field(min_length=1)
     system: str | list[TextBlock] | None = None
     thinking: Thinking | None = None
-    cache_control: CacheControl | None = None
-    tools: list[MessagesTool] | None = None
-    tool_choice: MessagesToolChoice | None = None
+    cache_control: CacheMark | None = None
     output_config: OutputConfig | None = None
 
     def template(self, talk: Conversation) -> TemplateFields:
@@ -101,9 +109,7 @@ class CountRequest(Fields):
             messages=talk.messages,
             add_generation_prompt=not self.continues,
             continue_final_message=self.continues,
-            tools=None if self.tools is None else [tool.chat_tool() for tool in self.tools],
-            tool_choice=chat_choice(self.tool_choice),
-            parallel_tool_calls=False if one_at_a_time(self.tool_choice) else None,
+            **self.for_chat(),
         )
 
     def conversation(self) -> Conversation:

@@ -115,7 +115,8 @@ class BlockEvents:
 
     def _call(self, piece: CallPiece) -> Iterator[bytes]:
         if self._open != piece.index:
-            block = {"type": "tool_use", "id": piece.id, "name": piece.function.name, "input": {}}
+            block: dict[str, object] = {"type": "tool_use", "id": piece.id, "input": {}}
+            block["name"] = piece.function.name
             yield from self._begin(piece.index, block)
         if piece.function.arguments:
             yield self._delta({"type": "input_json_delta", "partial_json": piece.function.arguments})

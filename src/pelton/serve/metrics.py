@@ -22,6 +22,8 @@ from .client import EngineLoad
 from .recent import Recent
 
 OWN, ALIAS = "pelton:", "vllm:"
+FINISH_REASONS = ("stop", "length", "error", "abort")
+CLOSE_REASONS = ("full", "slow_header", "slow_body", "stalled")
 _FIRST = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10)
 _WHOLE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
@@ -110,9 +112,9 @@ class Metrics:
         self._cached = self._counter("prompt_tokens_cached", "Prompt tokens that a cache had.")
         self._queries = self._counter("prefix_cache_queries", "Prompt tokens looked up in the cache.")
         self._hits = self._counter("prefix_cache_hits", "Prompt tokens found in the cache.")
-        self._ends = self._labelled("request_success", "Ended requests.", "finished_reason")
+        self._ends = self._labelled("request_success", "Ended requests.", "finished_reason", FINISH_REASONS)
         self._closed = self._labelled(
-            "connections_closed", "Connections ended: full, slow_header, slow_body, stalled.", "reason"
+            "connections_closed", "Connections that the server ended.", "reason", CLOSE_REASONS
         )
         self.not_finite = self._counter("not_finite_logits", "Texts that ended because logits were NaN.")
         self.connections = Gauge(
@@ -171,8 +173,12 @@ class Metrics:
     def _counter(self, name: str, help_text: str) -> Counter:
         return Counter(OWN + name, help_text, ["model_name"], registry=self._own).labels(self._model)
 
-    def _labelled(self, name: str, help_text: str, label: str) -> Counter:
-        return Counter(OWN + name, help_text, ["model_name", label], registry=self._own)
+    def _labelled(self, name: str, help_text: str, label: str, values: tuple[str, ...]) -> Counter:
+        """A counter that has each of its values from the start, so that a first event is an increase."""
+        family = Counter(OWN + name, help_text, ["model_name", label], registry=self._own)
+        for value in values:
+            family.labels(self._model, value)
+        return family
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
         family = Histogram(OWN + name, help_text, ["model_name"], registry=self._own, buckets=buckets)

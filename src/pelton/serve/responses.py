@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import time
+from typing import Any
 
 from ..errors import RequestError
 from .chat import Chat
@@ -15,23 +16,21 @@ from .events import named_event
 from .failures import UnknownResponseError, body_of, status_of
 from .fields import ChatMessage
 from .generation import Caller, Service
-from .replies import ChatChunkChoice, Usage
+from .replies import Usage
 from .responses_fields import CHAT_NAMES, ResponsesRequest
+from .responses_output import Event, Output
 from .responses_replies import (
     Incomplete,
     InputDetails,
     OutputDetails,
-    OutputMessage,
-    OutputTextPart,
     ResponseFault,
     ResponseReply,
     ResponseUsage,
 )
 from .responses_store import Kept, ResponseStore
+from .responses_tools import NamedTool
 
 log = logging.getLogger("pelton.serve")
-
-Event = tuple[str, dict[str, object]]
 
 
 class Respond:
@@ -115,7 +114,7 @@ class Respond:
             yield "response.failed", {"response": self.reply.model_dump()}
 
     async def _run(self) -> AsyncGenerator[Event, None]:
-        output = Output(f"msg_{self._name}")
+        output = Output(self._name)
         self.reply.output = output.items
         try:
             async with aclosing(self._chat.choices()) as choices:
@@ -123,7 +122,7 @@ class Respond:
                 self.reply.status = "in_progress"
                 for kind in ("response.created", "response.in_progress"):
                     yield kind, {"response": self.reply.model_dump()}
-                for event in (*output.begin(), *output.add(last)):
+                for event in output.add(last):
                     yield event
                 async for last in choices:
                     for event in output.add(last):
@@ -153,42 +152,6 @@ class Respond:
         self.reply.error = ResponseFault(code=told["code"] or told["type"], message=told["message"])
 
 
-class Output:
-    """The items of a response as they grow; each method gives the events that tell of it."""
-
-    def __init__(self, message_id: str) -> None:
-        self.items: list[OutputMessage] = []
-        self._part = OutputTextPart(text="")
-        self._texts: list[str] = []
-        self._place = {"item_id": message_id, "output_index": 0, "content_index": 0}
-
-    def begin(self) -> Iterator[Event]:
-        item = OutputMessage(id=str(self._place["item_id"]), status="in_progress", content=[])
-        self.items.append(item)
-        yield "response.output_item.added", {"output_index": 0, "item": item.model_dump()}
-        yield "response.content_part.added", {**self._place, "part": self._part.model_dump()}
-        item.content = [self._part]
-
-    def add(self, choice: ChatChunkChoice) -> Iterator[Event]:
-        text = choice.delta.content or ""
-        entries = choice.logprobs.content if choice.logprobs is not None else []
-        self._texts.append(text)
-        self._part.logprobs += entries
-        if text or entries:
-            logprobs = [entry.model_dump() for entry in entries]
-            yield "response.output_text.delta", {**self._place, "delta": text, "logprobs": logprobs}
-
-    def end(self, is_complete: bool) -> Iterator[Event]:
-        (item,) = self.items
-        self._part.text = "".join(self._texts)
-        item.status = "completed" if is_complete else "incomplete"
-        part = self._part.model_dump()
-        told = {"text": part["text"], "logprobs": part["logprobs"]}
-        yield "response.output_text.done", {**self._place, **told}
-        yield "response.content_part.done", {**self._place, "part": part}
-        yield "response.output_item.done", {"output_index": 0, "item": item.model_dump()}
-
-
 def _begun(name: str, model: str, body: ResponsesRequest) -> ResponseReply:
     return ResponseReply(
         id=name,
@@ -199,13 +162,27 @@ def _begun(name: str, model: str, body: ResponsesRequest) -> ResponseReply:
         max_output_tokens=body.max_output_tokens,
         metadata=dict(body.metadata or {}),
         model=model,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id,
         store=body.stored,
+        text=_format(body),
+        tool_choice=_choice(body),
+        tools=[tool.model_dump() for tool in body.tools or ()],
         temperature=1.0 if body.temperature is None else body.temperature,
         top_logprobs=body.top_logprobs or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
         user=body.user,
     )
+
+
+def _format(body: ResponsesRequest) -> dict[str, Any]:
+    given = None if body.text is None else body.text.format
+    return {"format": {"type": "text"} if given is None else given.model_dump(by_alias=True)}
+
+
+def _choice(body: ResponsesRequest) -> str | dict[str, Any]:
+    given = body.tool_choice
+    return given.model_dump() if isinstance(given, NamedTool) else given or "auto"
 
 
 def _usage(usage: Usage) -> ResponseUsage:

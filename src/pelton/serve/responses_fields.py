@@ -10,15 +10,21 @@ from ..config import MAX_INTEGER, MAX_LOGPROBS
 from ..errors import RequestError
 from .conversation import Conversation, joined
 from .fields import ChatMessage, ChatRequest, Fields, StreamOptions, TermFields
+from .responses_tools import ResponseTool, ResponseToolChoice, TextSettings, chat_choice
 from .unions import by_type
 
-CHAT_NAMES = {"max_completion_tokens": "max_output_tokens", "messages": "input", "logprobs": "include"}
+CHAT_NAMES = {
+    "max_completion_tokens": "max_output_tokens",
+    "messages": "input",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    ".function.": ".",
+}
 """Names of the chat's fields that an error may carry, and what a client of this API calls them."""
 _SAME = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "user", "stream"),
     *("priority", "deadline", "program", "cache_salt"),
 )
-_LOGPROBS = "message.output_text.logprobs"
 
 
 class InputText(Fields):
@@ -75,14 +81,6 @@ Item = Annotated[
 ]
 
 
-class PlainText(Fields):
-    type: Literal["text"]
-
-
-class TextSettings(Fields):
-    format: PlainText | None = None
-
-
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -109,6 +107,9 @@ class ResponsesRequest(TermFields):
     include: list[Literal["message.output_text.logprobs"]] | None = None
     metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
     text: TextSettings | None = None
+    tools: list[ResponseTool] | None = None
+    tool_choice: ResponseToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
     user: str | None = None
     safety_identifier: str | None = None
@@ -142,8 +143,14 @@ class ResponsesRequest(TermFields):
             talk.add(ChatMessage(role="system", content=self.instructions), "instructions")
         for message in before:
             talk.add(message, "previous_response_id")
+        begun = len(talk.messages)
         for index, item in enumerate(self.items):
-            talk.add(_chat_message(item), "input" if isinstance(self.input, str) else f"input[{index}]")
+            message = _chat_message(item)
+            last = talk.messages[-1] if len(talk.messages) > begun else None
+            if message.tool_calls and last is not None and last.role == "assistant":
+                last.tool_calls = [*(last.tool_calls or ()), *message.tool_calls]  # one turn said it all
+            else:
+                talk.add(message, "input" if isinstance(self.input, str) else f"input[{index}]")
         return talk
 
     def chat(self, talk: Conversation) -> ChatRequest:
@@ -155,6 +162,10 @@ class ResponsesRequest(TermFields):
             max_completion_tokens=self.max_output_tokens,
             logprobs=wants_logprobs or None,
             top_logprobs=self.top_logprobs if wants_logprobs else None,
+            tools=None if self.tools is None else [tool.tool() for tool in self.tools],
+            tool_choice=chat_choice(self.tool_choice),
+            parallel_tool_calls=self.parallel_tool_calls,
+            response_format=None if self.text is None else self.text.chat_format(),
             **{name: getattr(self, name) for name in _SAME},
         )
 

@@ -28,6 +28,17 @@ class OutputMessage(BaseModel):
     content: list[OutputTextPart]
 
 
+class OutputCall(BaseModel):
+    """A call of a function that the client runs."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    status: Literal["in_progress", "completed", "incomplete"]
+    call_id: str
+    name: str
+    arguments: str
+
+
 class InputDetails(BaseModel):
     cached_tokens: int
     cache_write_tokens: int = 0
@@ -54,14 +65,6 @@ class Incomplete(BaseModel):
     reason: Literal["max_output_tokens"]
 
 
-class TextFormat(BaseModel):
-    type: Literal["text"] = "text"
-
-
-class TextConfig(BaseModel):
-    format: TextFormat = TextFormat()
-
-
 class ResponseReply(BaseModel):
     id: str
     object: Literal["response"] = "response"
@@ -75,15 +78,15 @@ class ResponseReply(BaseModel):
     max_output_tokens: int | None
     metadata: dict[str, str]
     model: str
-    output: list[OutputMessage] = []
-    parallel_tool_calls: bool = True
+    output: list[OutputMessage | OutputCall] = []
+    parallel_tool_calls: bool
     previous_response_id: str | None
     service_tier: Literal["default"] = "default"
     store: bool
     temperature: float
-    text: TextConfig = TextConfig()
-    tool_choice: Literal["auto"] = "auto"
-    tools: list[Any] = []
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
     truncation: Literal["disabled"] = "disabled"

@@ -9,6 +9,7 @@ from ..errors import RequestError
 from .events import EventStream, Framing, named_event, while_connected
 from .failures import body_of
 from .generation import Service, caller_of
+from .openapi import STREAM
 from .replies import full_reply
 from .responses import Respond
 from .responses_fields import ResponsesRequest
@@ -20,7 +21,7 @@ def add_responses(app: FastAPI, service: Service) -> None:
     """The routes of this API, over one store."""
     store = ResponseStore()
 
-    @app.post("/v1/responses", response_model=ResponseReply)
+    @app.post("/v1/responses", response_model=ResponseReply, responses={200: STREAM})
     async def responses(request: Request, body: ResponsesRequest) -> Response:
         work = Respond(service, store, caller_of(request), body)
         if body.background:

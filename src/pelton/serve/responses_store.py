@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .failures import UnknownResponseError
 from .fields import ChatMessage
 from .responses_fields import AnyItem
-from .responses_replies import ResponseReply
+from .responses_replies import OutputCall, ResponseReply
 
 MOST_RESPONSES = 4096
 MOST_CHARACTERS = 64 << 20
@@ -29,16 +29,24 @@ class Kept:
     @property
     def characters(self) -> int:
         """About how much memory it takes: a conversation is counted in every response that ends with it."""
-        told = sum(len(item.content[0].text) for item in self.reply.output if item.content)
-        return told + sum(256 + len(str(message.content)) for message in self.talk) + 1024
+        said = sum(len(repr(item)) for item in self.reply.output)
+        return said + sum(256 + len(repr(message)) for message in self.talk) + 1024
 
     def with_answer(self) -> list[ChatMessage]:
         """The conversation that a next response goes on from."""
-        answers = [
-            ChatMessage(role="assistant", content="".join(part.text for part in item.content))
-            for item in self.reply.output
-        ]
-        return [*self.talk, *answers]
+        texts: list[str] = []
+        calls: list[dict[str, object]] = []
+        for item in self.reply.output:
+            if isinstance(item, OutputCall):
+                function = {"name": item.name, "arguments": item.arguments}
+                calls.append({"id": item.call_id, "type": "function", "function": function})
+            else:
+                texts += [part.text for part in item.content]
+        text = "".join(texts)
+        answer = ChatMessage(
+            role="assistant", content=text if text or not calls else None, tool_calls=calls or None
+        )
+        return [*self.talk, answer]
 
 
 class ResponseStore:

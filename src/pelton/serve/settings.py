@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
+from ..tools.dialects import dialect_named
 from .keys import TenantKey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -55,6 +56,8 @@ class ServerSettings:
         keys = [key.key for key in self.keys]
         if len(set(keys)) < len(keys):
             raise ConfigError("gives one key to two tenants", field="api_key_file")
+        if self.tool_call_parser is not None:
+            dialect_named(self.tool_call_parser)
         self._check("port", self.port, 0, 65535)
         self._check("max_queue", self.max_queue, 0, 2**20)
         if self.max_seqs_per_tenant is not None:

@@ -58,7 +58,9 @@ def tool_use(tools: list[Tool] | None, choice: ToolChoice | None, parallel: bool
 def _definition(tool: Tool, field: str) -> ToolDefinition:
     function = tool.function
     try:
-        return ToolDefinition.of(function.name, function.description, function.parameters)
+        return ToolDefinition.of(
+            function.name, function.description, function.parameters, strict=function.strict is True
+        )
     except RequestError as error:
         raise RequestError(
             error.message, field=f"{field}.function.{error.field}", value=error.value

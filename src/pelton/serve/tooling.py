@@ -8,7 +8,7 @@ from ..config import SamplingParams
 from ..errors import RequestError
 from ..structured import ANY_OBJECT, StructuredOutputs
 from ..text import Tokenizer
-from ..tools.call_grammar import call_grammar
+from ..tools.call_grammar import call_grammar, free_grammar
 from ..tools.calls import CallDelta, Delta, TextDelta, ToolParser
 from ..tools.definitions import ToolUse
 from ..tools.dialects import Dialect
@@ -20,13 +20,15 @@ from .replies import CalledFunction, CallPiece, ChatToolCall, FunctionPiece
 class Tooling:
     """A request's tools in the model's dialect.
 
-    `params` are the engine's: where the model must call, or must write JSON unless it calls, they hold it to
-    a grammar of that; and marks of calls that are control tokens are not left out of its text.
+    `params` are the engine's. They hold the model to a grammar where it must call, must write JSON unless it
+    calls (`is_formed`: the whole answer is calls or that), or where a tool is strict; and marks of calls that
+    are control tokens are not left out of its text.
     """
 
     use: ToolUse
     dialect: Dialect
     params: SamplingParams
+    is_formed: bool
 
     @classmethod
     def of(cls, use: ToolUse, dialect: Dialect, tokenizer: Tokenizer, params: SamplingParams) -> Tooling:
@@ -35,19 +37,21 @@ class Tooling:
         control = {marker: id for marker, id in ids.items() if id is not None and id in tokenizer.special_ids}
         if control:
             params = replace(params, skip_special_tokens=False)
-        if use.must_call or params.structured_outputs is not None:
-            instead = None if use.must_call else _schema(params.structured_outputs)
-            try:
-                grammar = call_grammar(use, dialect.form, control, instead)
-            except RequestError as error:
-                raise RequestError(error.message, field="tools") from None
-            params = replace(params, structured_outputs=grammar)
-        return cls(use, dialect, params)
+        is_formed = use.must_call or params.structured_outputs is not None
+        instead = None if use.must_call or not is_formed else _schema(params.structured_outputs)
+        try:
+            if is_formed:
+                params = replace(params, structured_outputs=call_grammar(use, dialect.form, control, instead))
+            elif use.is_strict and dialect.trigger is not None:
+                grammar = free_grammar(use, dialect.form, dialect.trigger, control)
+                params = replace(params, structured_outputs=grammar)
+        except RequestError as error:
+            raise RequestError(error.message, field="tools") from None
+        return cls(use, dialect, params, is_formed)
 
     def reader(self) -> CallReader:
         """For the text of one choice."""
-        is_formed = self.params.structured_outputs is not None
-        parser = FormParser(self.dialect.form) if is_formed else self.dialect.parser(self.use.names)
+        parser = FormParser(self.dialect.form) if self.is_formed else self.dialect.parser(self.use.names)
         return CallReader(parser, self.dialect, most=None if self.use.parallel else 1)
 
 

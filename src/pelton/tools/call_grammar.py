@@ -1,4 +1,4 @@
-"""Grammars that make a model call: one or more calls in its dialect, each with arguments of its schema."""
+"""Grammars of calls: for answers that must be calls, and for text in which what begins as a call is one."""
 
 from __future__ import annotations
 
@@ -17,28 +17,57 @@ _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 def call_grammar(
     use: ToolUse, form: CallForm, control: Mapping[str, int], instead: str | None = None
 ) -> StructuredOutputs:
-    """The grammar of `use` in llguidance's Lark. `control` has the ids of markers that are control tokens.
+    """The answer is calls and nothing else, in llguidance's Lark.
 
-    `instead` is the JSON schema of a text that may stand in place of calls. Raises RequestError where the
-    schemas together are too large.
+    `control` has the ids of markers that are control tokens. `instead` is the JSON schema of a text that may
+    stand in place of calls. Raises RequestError where the schemas together are too large.
     """
-    rules = []
-    names = []
-    for number, tool in enumerate(use.callable):
-        schema = {**json.loads(tool.parameters), "x-guidance": _LAYOUT}
-        names.append(f"call_{number}")
-        opening = _spelled(form.opening + tool.name + form.between, control)
-        closing = _spelled(form.closing, control)
-        rules.append(f"call_{number}: {opening} args_{number} {closing}")
-        rules.append(f"args_{number}: %json {json.dumps(schema, ensure_ascii=False)}")
-    more = f" ({_spelled(form.separator, control)} call){{0,{MOST_CALLS - 1}}}" if use.parallel else ""
-    prefix, suffix = _spelled(form.prefix, control), _spelled(form.suffix, control)
+    rules = _calls(use, form, control)
     rules.append(f"start: calls{'' if instead is None else ' | text'}")
-    rules.append(f"calls: {prefix} call{more} {suffix}")
-    rules.append(f"call: {' | '.join(names)}")
     if instead is not None:
         rules.append(f"text: %json {instead}")
     return StructuredOutputs(grammar="\n".join(rules))
+
+
+def free_grammar(use: ToolUse, form: CallForm, trigger: str, control: Mapping[str, int]) -> StructuredOutputs:
+    """The answer is any text, but where `trigger` occurs in it calls follow.
+
+    `trigger` is what the form begins with. Raises RequestError as call_grammar does.
+    """
+    rest = CallForm(form.opening.removeprefix(trigger), form.between, form.closing, form.separator)
+    if form.prefix:
+        rest = CallForm(
+            form.opening,
+            form.between,
+            form.closing,
+            form.separator,
+            form.prefix.removeprefix(trigger),
+            form.suffix,
+        )
+    rules = _calls(use, rest, control, is_one=not form.prefix)
+    rules.append("start: (head calls)* TEXT")
+    rules.append("TEXT: /(.|\\n)*/")
+    if trigger in control:
+        rules.append(f"head: TEXT {_spelled(trigger, control)}")
+    else:
+        rules.append(f"head[lazy]: TEXT {_spelled(trigger, control)}")
+    return StructuredOutputs(grammar="\n".join(rules))
+
+
+def _calls(use: ToolUse, form: CallForm, control: Mapping[str, int], *, is_one: bool = False) -> list[str]:
+    """The rules of `calls`; of one call where several are not wanted."""
+    rules = []
+    for number, tool in enumerate(use.callable):
+        schema = {**json.loads(tool.parameters), "x-guidance": _LAYOUT}
+        opening = _spelled(form.opening + tool.name + form.between, control)
+        rules.append(f"call_{number}: {opening} args_{number} {_spelled(form.closing, control)}")
+        rules.append(f"args_{number}: %json {json.dumps(schema, ensure_ascii=False)}")
+    more = ""
+    if use.parallel and not is_one:
+        more = f" ({_spelled(form.separator, control)} call){{0,{MOST_CALLS - 1}}}"
+    rules.append(f"call: {' | '.join(f'call_{number}' for number in range(len(use.callable)))}")
+    rules.append(f"calls: {_spelled(form.prefix, control)} call{more} {_spelled(form.suffix, control)}")
+    return rules
 
 
 def _spelled(text: str, control: Mapping[str, int]) -> str:

@@ -18,11 +18,15 @@ _NAME = frozenset(string.ascii_letters + string.digits + "_.-")
 
 @dataclass(frozen=True)
 class ToolDefinition:
-    """One function. `parameters` is the JSON schema of its arguments, an object's, as text."""
+    """One function. `parameters` is the JSON schema of its arguments, an object's, as text.
+
+    `strict`: arguments match it also where the model calls by itself.
+    """
 
     name: str
     description: str | None = None
     parameters: str = ANY_OBJECT
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= LONGEST_NAME or not _NAME.issuperset(self.name):
@@ -40,11 +44,16 @@ class ToolDefinition:
 
     @classmethod
     def of(
-        cls, name: str, description: str | None, parameters: Mapping[str, object] | None
+        cls,
+        name: str,
+        description: str | None,
+        parameters: Mapping[str, object] | None,
+        *,
+        strict: bool = False,
     ) -> ToolDefinition:
         """Raises RequestError naming `name`, `description` or `parameters`."""
         if not parameters:
-            return cls(name, description)
+            return cls(name, description, strict=strict)
         schema = {"type": "object", **parameters}
         if schema["type"] != "object":
             raise RequestError("arguments are an object: type must be object", field="parameters")
@@ -53,7 +62,7 @@ class ToolDefinition:
         except RequestError as error:
             raise RequestError(error.message, field="parameters") from None
         assert isinstance(text, str)
-        return cls(name, description, text)
+        return cls(name, description, text, strict)
 
     def for_template(self) -> dict[str, object]:
         """The form in which chat templates expect it: OpenAI's."""
@@ -95,6 +104,11 @@ class ToolUse:
         if self.only is None:
             return self.definitions
         return [definition for definition in self.definitions if definition.name == self.only]
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether one of the tools wants its schema kept."""
+        return any(definition.strict for definition in self.callable)
 
     @property
     def names(self) -> frozenset[str]:

@@ -16,12 +16,14 @@ from .form import HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED, CallForm
 class Dialect:
     """`parser` reads what a model writes by itself; `form` is what it is made to write where it must call.
 
+    `trigger` begins a call in the middle of text; None: calls only begin an answer.
     `markers` are strings that may be control tokens of the model, and are then not left out of its text.
     """
 
     name: str
     parser: Callable[[frozenset[str]], ToolParser]
     form: CallForm
+    trigger: str | None
     markers: tuple[str, ...]
     has_short_ids: bool = False
 
@@ -33,13 +35,14 @@ class Dialect:
 DIALECTS = {
     dialect.name: dialect
     for dialect in (
-        Dialect("hermes", hermes.HermesParser, HERMES, (hermes.OPENING, hermes.CLOSING)),
-        Dialect("llama3_json", llama3.Llama3Parser, LLAMA3, (llama3.TAG,)),
-        Dialect("mistral", mistral.MistralParser, MISTRAL_LIST, (mistral.OPENING,), True),
+        Dialect("hermes", hermes.HermesParser, HERMES, hermes.OPENING, (hermes.OPENING, hermes.CLOSING)),
+        Dialect("llama3_json", llama3.Llama3Parser, LLAMA3, None, (llama3.TAG,)),
+        Dialect("mistral", mistral.MistralParser, MISTRAL_LIST, mistral.OPENING, (mistral.OPENING,), True),
         Dialect(
             "mistral_named",
             mistral.MistralParser,
             MISTRAL_NAMED,
+            mistral.OPENING,
             (mistral.OPENING, mistral.CALL_ID, mistral.ARGUMENTS),
             True,
         ),

@@ -1,4 +1,4 @@
-"""The dialect of Llama 3: an answer that is `{"name": ..., "parameters": {...}}`, several with `;` between."""
+"""The dialect of Llama 3: an answer that is `{"name": ..., "parameters": {...}}`, or more with `;`."""
 
 from __future__ import annotations
 
