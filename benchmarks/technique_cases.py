@@ -9,6 +9,8 @@ from time import perf_counter
 
 import numpy as np
 import psutil
+from cache_cases import CACHE_CASES
+from measured import ROUNDS, Measured, greedy, random_prompt
 
 from pelton import LLM, SamplingParams
 from pelton.batch import make_batch
@@ -23,26 +25,6 @@ from pelton.spec.ngram import NgramDrafter
 from pelton.types import BLOCK_SIZE, I32, Span
 
 F32 = np.typing.NDArray[np.float32]
-ROUNDS = 3
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A figure and what it is measured against."""
-
-    metric: str
-    value: float
-    unit: str
-    baseline: str
-
-
-def greedy(tokens: int) -> SamplingParams:
-    return SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
-
-
-def random_prompt(llm: LLM, length: int, seed: int = 0) -> list[int]:
-    vocab = llm.engine.executor.plan.vocab_size
-    return [int(token) for token in np.random.default_rng(seed).integers(0, vocab, length)]
 
 
 def longest_gap(llm: LLM) -> float:
@@ -64,7 +46,7 @@ def stall_free(model: str) -> Measured:
     gaps: dict[int, list[float]] = {64: [], 2048: []}
     for _ in range(ROUNDS):
         for budget, found in gaps.items():
-            with LLM(model, max_num_batched_tokens=budget, context_length=2048) as llm:
+            with LLM(model, prefix_cache=False, max_num_batched_tokens=budget, context_length=2048) as llm:
                 found.append(longest_gap(llm))
     ratio = median(gaps[2048]) / median(gaps[64])
     return Measured(
@@ -75,7 +57,7 @@ def stall_free(model: str) -> Measured:
 def continuous_batching(model: str) -> Measured:
     """24 requests of 8 to 96 tokens, 8 at a time: joining at every step, or waiting for the slowest of 8."""
     lengths = np.random.default_rng(0).integers(8, 97, 24).tolist()
-    with LLM(model, max_num_seqs=8, context_length=512) as llm:
+    with LLM(model, prefix_cache=False, max_num_seqs=8, context_length=512) as llm:
         prompts = [random_prompt(llm, 16, seed) for seed in range(len(lengths))]
         params = [greedy(length) for length in lengths]
 
@@ -99,7 +81,7 @@ def continuous_batching(model: str) -> Measured:
 
 def paged_kv(model: str) -> Measured:
     """Blocks in use by eight continuations of one 1,024-token prompt, shared against separate."""
-    with LLM(model, context_length=2048) as llm:
+    with LLM(model, prefix_cache=False, context_length=2048) as llm:
         prompt = random_prompt(llm, 1024)
 
         def blocks(n: int, requests: int) -> int:
@@ -119,7 +101,7 @@ def paged_kv(model: str) -> Measured:
 
 def online_softmax(model: str) -> Measured:
     """Bytes a 4,096-token prompt takes beyond its keys and values, against one layer's matrix of scores."""
-    with LLM(model, context_length=4096) as llm:
+    with LLM(model, prefix_cache=False, context_length=4096) as llm:
         layout = llm.engine.kv.layout
         timer = PassTimer(llm.engine, 512)
         timer.seconds(PassTest("pp", 1))
@@ -140,7 +122,7 @@ def online_softmax(model: str) -> Measured:
 
 def attention_seconds(model: str, threads: int) -> float:
     """Time of all attention in eight decode steps of one sequence after 4,000 positions."""
-    with LLM(model, context_length=4096, threads=threads) as llm:
+    with LLM(model, prefix_cache=False, context_length=4096, threads=threads) as llm:
         timer, executor = PassTimer(llm.engine, 512), llm.engine.executor
         assert isinstance(executor, NativeExecutor)
         timer.seconds(PassTest("tg", 8, 4000))
@@ -161,8 +143,33 @@ def split_attention(model: str) -> Measured:
     )
 
 
+def shared_prefix(model: str) -> Measured:
+    """Decode steps of 16 continuations of one 1,024-token prompt, with and without sharing in turns."""
+    with LLM(model, context_length=2048, max_num_seqs=16) as llm:
+        executor, engine = llm.engine.executor, llm.engine
+        assert isinstance(executor, NativeExecutor)
+        params = SamplingParams(n=16, temperature=0.0, max_tokens=200, ignore_eos=True)
+        state = llm.requests.add(random_prompt(llm, 1024), params)
+        while engine.stats.generated < 2 * 16:
+            llm.requests.step()
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(60):
+            for sharing, taken in seconds.items():
+                executor.share_prefixes(sharing)
+                start = perf_counter()
+                llm.requests.step()
+                taken.append(perf_counter() - start)
+        llm.requests.abort(state)
+    return Measured(
+        "decode speed of 16 sequences that share 1,024 tokens",
+        median(seconds[False]) / median(seconds[True]),
+        "times",
+        f"{16 / median(seconds[False]):.0f} tok/s when each reads them for itself",
+    )
+
+
 def prefill_rate(model: str) -> float:
-    with LLM(model, context_length=512) as llm:
+    with LLM(model, prefix_cache=False, context_length=512) as llm:
         timer = PassTimer(llm.engine, 512)
         timer.seconds(PassTest("pp", 256))
         return 256 / min(timer.seconds(PassTest("pp", 256)) for _ in range(ROUNDS))
@@ -185,7 +192,7 @@ def int8_activations(model: str) -> Measured:
 
 def next_token_logits(model: str, executor: str, tokens: I32) -> F32:
     """Logits [tokens, V] of every position."""
-    with LLM(model, executor=executor, context_length=256) as llm:
+    with LLM(model, prefix_cache=False, executor=executor, context_length=256) as llm:
         engine = llm.engine
         table = BlockTable(engine.pool, engine.kv.copy_block)
         table.prepare(0, len(tokens))
@@ -204,7 +211,7 @@ TEXT = (
 
 
 def int8_loss(model: str) -> Measured:
-    with LLM(model, context_length=256) as llm:
+    with LLM(model, prefix_cache=False, context_length=256) as llm:
         tokens = np.array(llm.encode(TEXT), dtype=np.int32)
     exact, native = (
         next_token_logits(model, name, tokens).astype(np.float64) for name in ("reference", "native")
@@ -221,7 +228,7 @@ def int8_loss(model: str) -> Measured:
 
 def fixed_order(model: str) -> Measured:
     """How much of a row's logits differs in any bit between the row alone and among 31 others."""
-    with LLM(model, context_length=64) as llm:
+    with LLM(model, prefix_cache=False, context_length=64) as llm:
         engine, random = llm.engine, np.random.default_rng(0)
 
         def rows(count: int) -> F32:
@@ -287,11 +294,11 @@ def coupled(model: str) -> Measured:
     """Speed at temperature 1 with drafts of four right tokens: what verification leaves of the gain."""
     params = SamplingParams(temperature=1.0, seed=5, max_tokens=64, ignore_eos=True)
     plain, drafted = [], []
-    with LLM(model, context_length=512) as llm:
+    with LLM(model, prefix_cache=False, context_length=512) as llm:
         prompt = llm.encode(TEXT)
         _, text = timed(llm, prompt, params)
         oracle = Oracle((*prompt, *text), 4)
-        with LLM(model, context_length=512, drafter=oracle) as other:
+        with LLM(model, prefix_cache=False, context_length=512, drafter=oracle) as other:
             for _ in range(ROUNDS):
                 plain.append(timed(llm, prompt, params)[0])
                 seconds, again = timed(other, prompt, params)
@@ -310,8 +317,8 @@ def ngram(model: str) -> Measured:
     request = [{"role": "user", "content": f"Repeat this text word for word: {TEXT}"}]
     plain, drafted = [], []
     with (
-        LLM(model, context_length=1024) as llm,
-        LLM(model, context_length=1024, drafter=NgramDrafter()) as other,
+        LLM(model, prefix_cache=False, context_length=1024) as llm,
+        LLM(model, prefix_cache=False, context_length=1024, drafter=NgramDrafter()) as other,
     ):
         prompt = llm.requests.render(request)
         for _ in range(ROUNDS):
@@ -333,10 +340,12 @@ CASES: Mapping[str, Callable[[str], Measured]] = {
     "paged-kv": paged_kv,
     "online-softmax-attention": online_softmax,
     "split-attention": split_attention,
+    "shared-prefix-attention": shared_prefix,
     "int8-activations": int8_activations,
     "int8-activations-loss": int8_loss,
     "fixed-order-reductions": fixed_order,
     "counter-based-sampling": counter_sampling,
     "coupled-verification": coupled,
     "ngram-drafts": ngram,
+    **CACHE_CASES,
 }

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from technique_cases import CASES, Measured
+from measured import Measured
+from technique_cases import CASES
 
 from pelton.cost.advice import observe
 from pelton.techniques import COLUMNS, TECHNIQUES

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pelton import LLM
 from pelton.config import SamplingParams
 from pelton.decode.processor import RequestTokens
 from pelton.engine import Engine, TokenEvent
 from pelton.exec.native import NativeExecutor
 from pelton.exec.protocol import Executor
-from pelton.kv import KVArena, KVLayout
+from pelton.kv import CacheFolder, DiskTier, KVArena, KVLayout
 from pelton.models.load import LoadedModel
 from pelton.spec.draft import Drafter
 from pelton.spec.ngram import NgramDrafter
@@ -207,6 +209,40 @@ def test_a_sequence_without_finite_numbers_leaves_nothing_behind() -> None:
     assert EXECUTOR.begin == forward
     assert warm.prefixes is not None
     assert warm.prefixes.num_blocks == 0
+
+
+@pytest.mark.parametrize("blocks", [12, 64])
+def test_a_restart_finds_what_was_said_before(tmp_path: Path, blocks: int) -> None:
+    said, answers = prompt(200, 7), []
+    for turn in range(3):
+        arena = tiny_arena(PLAN, blocks)
+        disk = DiskTier(CacheFolder(tmp_path), arena, bytes(32), 1 << 30)
+        warm = Engine(EXECUTOR, arena, 512, 8, 512, disk=disk)
+        assert warm.prefixes is not None
+        expected = cold(said, sampled(10))
+        answers.append(ask(warm, said, sampled(10)))
+        assert (answers[-1].tokens, answers[-1].numbers) == (expected.tokens, expected.numbers)
+        assert answers[-1].cached == (0 if turn == 0 else len(said) - 5)
+        ask(warm, prompt(300, turn), sampled(1))
+        said += answers[-1].tokens + prompt(4, turn)
+        warm.prefixes.close()
+
+
+def test_a_model_loaded_again_finds_its_folder(real_model_path: Path, tmp_path: Path) -> None:
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+    outputs = []
+    for isa in (None, None, "generic"):
+        with LLM(
+            str(real_model_path),
+            isa=isa,
+            context_length=128,
+            threads=1,
+            kv_memory=16 << 20,
+            kv_cache_dir=str(tmp_path),
+        ) as llm:
+            outputs += llm.generate("one two three four five " * 8, params)
+    assert [output.num_cached_tokens for output in outputs] == [0, len(outputs[0].prompt_token_ids) - 1, 0]
+    assert outputs[0].outputs[0].token_ids == outputs[1].outputs[0].token_ids
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
         panel.set_title(f"{test}, {unit}" if unit else test, fontsize="medium")
         is_left = flat.index(panel) % columns == 0
         panel.set_yticks(range(len(rows)), [f"{a} ({b})" for a, b in rows] if is_left else [""] * len(rows))
-        panel.invert_yaxis()
+        panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_xlim(left=0)
     for panel in flat[len(tests) :]:
         panel.axis("off")

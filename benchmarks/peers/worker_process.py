@@ -86,6 +86,9 @@ class WorkerProcess:
                 process.kill()
         self._signal(signal.SIGKILL)
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close() if pipe is not None else None
 
     def __enter__(self) -> WorkerProcess:
         return self

@@ -19,7 +19,7 @@ from .decode.logprobs import TokenLogprobs, prompt_logprobs
 from .decode.processor import RequestTokens
 from .decode.request import DecodeRequest
 from .decode.sampler import Decoded, Outcome, Sampler
-from .errors import NotFiniteError, OutOfBlocksError, PeltonError
+from .errors import NotFiniteError, OutOfBlocksError, PeltonError, RequestError
 from .exec.protocol import Executor
 from .hidden import keep_hidden_states
 from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
@@ -318,7 +318,10 @@ class Engine:
         completes = self._completes(item)
         events = []
         if self._is_special(item):
-            events.append(self._prompt_event(sequence, item.count, logits))
+            try:
+                events.append(self._prompt_event(sequence, item.count, logits))
+            except RequestError as error:  # NaN among the prompt's logits: its request alone fails
+                return [self._end(sequence, TokenEvent(sequence.id, None, error=error))]
         sequence.advance(item.count)
         if completes:
             events += self._forks(sequence, logits[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Requests:
         self._seeds = np.random.Generator(np.random.Philox(secrets.randbits(63) if seed is None else seed))
         self._count = 0
         self._compiler: GrammarCompiler | None = None
+        self._compiling = Lock()
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text; special tokens spelled out in it stay text."""
@@ -68,12 +70,16 @@ class Requests:
         params: SamplingParams,
         request_id: str | None = None,
         terms: RequestTerms = ORDINARY,
+        grammar: Grammar | None = None,
     ) -> RequestState:
-        """Queue a request. Raises RequestError if the prompt or the parameters cannot be served."""
+        """Queue a request. Raises RequestError if the prompt or the parameters cannot be served.
+
+        `grammar` is that of its `structured_outputs` where it was compiled before; else that happens here.
+        """
         text, ids = self._tokens_of(prompt)
         seed = int(self._seeds.integers(2**63)) if params.seed is None else params.seed
         tokens = np.array(ids, dtype=np.int32)
-        sequences = self._engine.add(tokens, params, self._meaning(params), seed, terms)
+        sequences = self._engine.add(tokens, params, self._meaning(params, grammar), seed, terms)
         self._count += 1
         name = request_id or f"request-{self._count}"
         state = RequestState(name, text, ids, params, sequences, self._loaded.tokenizer)
@@ -116,12 +122,12 @@ class Requests:
                 raise RequestError(f"is not a token id below {vocab}", field="prompt_token_ids", value=token)
         return None, list(prompt)
 
-    def _meaning(self, params: SamplingParams) -> RequestTokens:
+    def _meaning(self, params: SamplingParams, grammar: Grammar | None) -> RequestTokens:
         tokenizer = self._loaded.tokenizer
         vocab = self._engine.executor.plan.vocab_size
+        if grammar is None and params.structured_outputs is not None:
+            grammar = self.compile(params.structured_outputs)
         if tokenizer is None:
-            if params.structured_outputs is not None:
-                raise RequestError("needs a tokenizer; this model has none", field="structured_outputs")
             return RequestTokens(vocab)
         spellings = {
             tuple(tokenizer.encode(spelling, add_special=False))
@@ -129,12 +135,15 @@ class Requests:
             for spelling in (word, f" {word}")
         }
         ends, bad_words = tuple(sorted(tokenizer.end_ids)), tuple(sorted(spellings - {()}))
-        grammar = None if params.structured_outputs is None else self._grammar(params.structured_outputs)
         return RequestTokens(vocab, ends, bad_words, grammar)
 
-    def _grammar(self, wanted: StructuredOutputs) -> Grammar:
-        if self._compiler is None:
-            assert self._loaded.tokenizer is not None
-            vocab = self._engine.executor.plan.vocab_size
-            self._compiler = GrammarCompiler(grammar_vocabulary(self._loaded.tokenizer, vocab))
+    def compile(self, wanted: StructuredOutputs) -> Grammar:
+        """A grammar over this model's tokens; any thread may call this. Raises RequestError, ConfigError."""
+        tokenizer = self._loaded.tokenizer
+        if tokenizer is None:
+            raise RequestError("needs a tokenizer; this model has none", field="structured_outputs")
+        with self._compiling:
+            if self._compiler is None:
+                vocab = self._engine.executor.plan.vocab_size
+                self._compiler = GrammarCompiler(grammar_vocabulary(tokenizer, vocab))
         return self._compiler.compile(wanted)

@@ -139,6 +139,17 @@ TECHNIQUES: tuple[Technique, ...] = (
         source="csrc/runtime/attend_work.h",
     ),
     Technique(
+        name="shared-prefix-attention",
+        family="kernel",
+        title="Sequences that begin with the same KV blocks read those together: each chunk once for all",
+        papers=(Paper("RelayAttention", 325),),
+        exact=True,
+        switch="always on in the native executor, wherever block tables begin alike",
+        test="tests/laws/test_shared_prefixes.py::test_forks_at_two_depths",
+        benchmark="shared-prefix-attention",
+        source="csrc/runtime/shared_prefix.h",
+    ),
+    Technique(
         name="int8-activations",
         family="kernel",
         title="Activations rounded to 8 bits per 32 so that dot products with block formats run in integers",

@@ -39,10 +39,12 @@ def after(form: Form, tokens: list[int]) -> GrammarState:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_texts_drawn_under_the_mask_have_the_form(name: str) -> None:
+@pytest.mark.parametrize("count", [30, pytest.param(9000, marks=pytest.mark.fuzz, id="long")])
+def test_texts_drawn_under_the_mask_have_the_form(name: str, count: int) -> None:
+    """Reliability 23: 11 forms of 9,000 texts in the long run."""
     form, random = FORMS[name], np.random.default_rng(7)
     ended = 0
-    for _ in range(30):
+    for _ in range(count):
         tokens, state = walk(form, random, 120)
         if tokens[-1] == END:
             ended += 1

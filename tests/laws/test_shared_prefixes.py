@@ -99,11 +99,16 @@ def test_any_family_in_any_order(window: int, data: st.DataObject) -> None:
     bench.executor.close()
 
 
-@pytest.mark.parametrize("isa", LEVELS[-1:])
-def test_the_real_model(isa: str, real_model: LoadedModel) -> None:
-    bench = Bench(NativeExecutor(real_model.plan, real_model.weights, threads=2, isa=isa))
+def test_the_real_model_with_sharing_and_without(real_model: LoadedModel) -> None:
+    executor = NativeExecutor(real_model.plan, real_model.weights, threads=2)
+    bench = Bench(executor)
     base = bench.walk(random_tokens(530, 1, bench.vocab))
     compute(bench, base, 530)
-    walks = [fork(bench, base, 513 + i, 4, i) for i in range(10)]
-    assert check_steps(bench, walks, [1] * 10, 2) == 2 * 8  # 3 queries a row: five rows and five together
-    bench.executor.close()
+    results, saved = [], []
+    for sharing in (True, False):
+        executor.share_prefixes(sharing)
+        results.append(bench.run([fork(bench, base, 513 + i, 4, i).span(1) for i in range(10)]))
+        saved.append(executor.saved_chunks)
+    assert saved == [2 * 8, 0]  # 3 queries a row and head: five rows and five together
+    np.testing.assert_array_equal(results[0], results[1])
+    executor.close()

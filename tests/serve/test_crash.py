@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from . import faulty_worker as faults
 from .serving import PATIENCE, Served, serving
 
-STALL_SECONDS = 4.0
+STALL_SECONDS = 3.0
 LONG = {"prompt": "hello world", "max_tokens": 1000, "ignore_eos": True, "stream": True, "seed": 1}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_vllms_field_in_both_routes_is_what_the_library_gives(
     ("fields", "param", "reason"),
     [
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "y"}}}},
-         "response_format", "Invalid type: y"),
+         "response_format.json_schema.schema", "Invalid type: y"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
          "response_format.json_schema.schema", "required"),
         ({"response_format": {"type": "xml"}}, "response_format", "type"),
@@ -153,3 +154,28 @@ def test_the_helper_ends_with_the_server(real_model_path: Path) -> None:
         pid = short.service.grammars.helper_pid
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_streams_go_on_while_large_grammars_compile(served: Served) -> None:
+    """A schema that takes a tenth of a second or more; whoever streams meanwhile gets the usual text."""
+    large = {"enum": [f"value {number}" for number in range(8000)]}
+    fields: dict[str, Any] = {"temperature": 0, "max_tokens": 40}
+    alone = served.openai().chat.completions.create(model=NAME, messages=ASK, **fields)
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": large}}
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(chat, served, response_format=form, seed=seed) for seed in range(3)]
+        stream = served.openai().chat.completions.create(model=NAME, messages=ASK, stream=True, **fields)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert text == alone.choices[0].message.content
+    assert all(json.loads(other.result()) in large["enum"] for other in others)
+
+
+def test_a_request_that_is_dropped_while_its_grammar_compiles_leaves_nothing(served: Served) -> None:
+    form = {"structured_outputs": {"choice": [f"choice {number} of many" for number in range(4000)]}}
+    body = {"messages": ASK, "stream": True, **form}
+    for _ in range(3):
+        with served.http.stream("POST", "/v1/chat/completions", json=body):
+            pass
+    assert served.until(lambda: served.service.gate.under_way == 0)
+    free, total = served.free_blocks()
+    assert free == total

@@ -22,7 +22,7 @@ SECONDS = float(os.environ.get("PELTON_LOAD_SECONDS", "60"))
 AT_ONCE, QUEUE, TIMES = 8, 8, 10
 REFUSED_SECONDS, RECOVERED_SECONDS = 0.1, 5.0
 MOST_WAIT, LEAST_GOODPUT = 3.0, 0.9
-BODY = {"prompt": "the user", "max_tokens": 600, "ignore_eos": True, "seed": 9}
+BODY = {"prompt": "the user", "max_tokens": 64, "ignore_eos": True, "seed": 9}
 
 
 @dataclass
@@ -106,9 +106,9 @@ def quantile(values: list[float], share: float) -> float:
 
 
 @pytest.mark.load
-def test_ten_times_its_capacity_leaves_goodput_and_waits_as_they_were(tiny_path: Path) -> None:
-    flags = ("-np", str(AT_ONCE), "--max-queue", str(QUEUE))
-    with running_command(tiny_path, *flags) as (_, url, _):
+def test_ten_times_its_capacity_leaves_goodput_and_waits_as_they_were(real_model_path: Path) -> None:
+    flags = ("-np", str(AT_ONCE), "--max-queue", str(QUEUE), "-c", "512")
+    with running_command(real_model_path, *flags) as (_, url, _):
 
         async def run() -> tuple[float, Outcome, float, float]:
             await peak_rate(url, 2.0)  # warm
@@ -126,10 +126,10 @@ def test_ten_times_its_capacity_leaves_goodput_and_waits_as_they_were(tiny_path:
         peak, outcome, goodput, recovered = asyncio.run(run())
         bound = (AT_ONCE + QUEUE) / peak  # what a full queue takes
         print(
-            f"peak {peak:.1f}/s, goodput {goodput:.1f}/s at {TIMES}x; {len(outcome.refused)} refused,"
+            f"\npeak {peak:.1f}/s, goodput {goodput:.1f}/s at {TIMES}x; {len(outcome.refused)} refused,"
             f" p99 {quantile(outcome.refused, 0.99) * 1e3:.0f} ms, told {min(outcome.retry_after)} to"
-            f" {max(outcome.retry_after)} s; TTFT p99 {quantile(outcome.first, 0.99):.2f} s, bound {bound:.2f} s;"
-            f" recovered after {recovered:.2f} s"
+            f" {max(outcome.retry_after)} s; TTFT p99"
+            f" {quantile(outcome.first, 0.99):.2f} s, bound {bound:.2f} s; recovered after {recovered:.2f} s"
         )
         assert goodput >= LEAST_GOODPUT * peak
         assert quantile(outcome.refused, 0.99) <= REFUSED_SECONDS

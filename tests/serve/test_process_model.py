@@ -1,4 +1,4 @@
-"""Who outlives whom: `pelton serve` and its engine's process under signals, and a model file that changes."""
+"""Who outlives whom: a server and its engine's process under signals, and a model file that changes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -17,10 +15,14 @@ import psutil
 import pytest
 
 from pelton import LLM
+from pelton.errors import ModelFileError
+from pelton.serve.served import in_worker
 from pelton.serve.server import make_service
 from pelton.serve.settings import ServerSettings
+from pelton.settings import EngineSettings
+from pelton.weights.store import ResolvedModel
 
-from .serving import CONTEXT, MAIN, NAME, PATIENCE, Served, running, running_command, serving
+from .serving import CONTEXT, NAME, PATIENCE, Served, running, running_command, serving
 
 ASK = {"prompt": "the user", "max_tokens": 24, "ignore_eos": True, "seed": 9}
 LONG = {"prompt": "hello world", "max_tokens": 1000, "ignore_eos": True, "stream": True, "seed": 1}
@@ -36,40 +38,29 @@ def is_gone(process: psutil.Process, seconds: float) -> bool:
     return False
 
 
-def test_a_server_that_is_killed_leaves_no_process_behind(tiny_path: Path) -> None:
-    with (
-        running_command(tiny_path) as (process, address, engine),
-        httpx.stream("POST", f"{address}/v1/completions", json=LONG) as reply,
-    ):
-        next(reply.iter_lines())
-        process.kill()
-        assert is_gone(engine, 1.0)
-
-
-def test_sigterm_tells_every_stream_though_the_engine_hangs(tiny_path: Path) -> None:
+def test_the_engine_leaves_with_its_server_and_not_before(tiny_path: Path) -> None:
     with running_command(tiny_path) as (process, address, engine):
-        with httpx.stream("POST", f"{address}/v1/completions", json=LONG) as reply:
+        engine.send_signal(signal.SIGTERM)  # as a service manager does to every process of a service
+        engine.send_signal(signal.SIGINT)
+        assert httpx.post(f"{address}/v1/completions", json=ASK, timeout=PATIENCE).status_code == 200
+        with httpx.stream("POST", f"{address}/v1/completions", json=LONG, timeout=PATIENCE) as reply:
+            next(reply.iter_lines())
+            process.kill()
+            assert is_gone(engine, 1.0)
+
+
+def test_a_server_that_stops_tells_every_stream_though_the_engine_hangs(tiny_path: Path) -> None:
+    with serving(tiny_path) as served:
+        engine = psutil.Process(served.engine.pid)
+        with served.http.stream("POST", "/v1/completions", json=LONG) as reply:
             lines = (line.removeprefix("data: ") for line in reply.iter_lines() if line)
             next(lines)
             engine.suspend()
-            process.send_signal(signal.SIGTERM)
+            served.server.should_exit = True
             *_, error, done = lines
         assert json.loads(error)["error"]["type"] == "service_unavailable_error"
         assert done == "[DONE]"
-        assert process.wait(10) == 0
-        assert is_gone(engine, 0.1)
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-
-
-def test_the_engine_stays_when_all_processes_get_the_signal(tiny_path: Path) -> None:
-    with running_command(tiny_path) as (process, address, engine):
-        engine.send_signal(signal.SIGTERM)
-        engine.send_signal(signal.SIGINT)
-        reply = httpx.post(f"{address}/v1/completions", json=ASK)
-        assert reply.status_code == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert served.until(lambda: not engine.is_running())
 
 
 def ask(served: Served) -> httpx.Response:
@@ -95,6 +86,29 @@ def test_a_model_file_cut_short_ends_the_engine_at_most(tiny_path: Path, tmp_pat
         assert ask(served).json()["choices"][0]["text"] == text
 
 
+def test_a_model_that_cannot_be_loaded_says_why_and_leaves_no_process(
+    tiny_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny_path.read_bytes()[:5000])
+    before = psutil.Process().children()
+    with pytest.raises(ModelFileError, match=r"model\.gguf"):
+        in_worker(ResolvedModel(str(path), path, "gguf", verified=False), EngineSettings(threads=1))
+    assert psutil.Process().children() == before
+
+
+def test_a_reader_that_takes_nothing_holds_nobody_up(tiny_path: Path) -> None:
+    with serving(tiny_path) as served, httpx.Client(base_url=served.url, timeout=PATIENCE) as other:
+        text = ask(served).json()["choices"][0]["text"]
+        with other.stream("POST", "/v1/completions", json={**LONG, "n": 8}) as reply:
+            assert reply.status_code == 200
+            for _ in range(3):
+                assert ask(served).json()["choices"][0]["text"] == text
+            lines = [line.removeprefix("data: ") for line in reply.iter_lines() if line]
+        reasons = [json.loads(line)["choices"][0]["finish_reason"] for line in lines[:-1]]
+        assert sorted(filter(None, reasons)) == ["length"] * 8
+
+
 def test_an_engine_of_the_same_process_serves_the_same_text(tiny_path: Path) -> None:
     with serving(tiny_path) as served:
         text = ask(served).json()["choices"][0]["text"]
@@ -105,18 +119,3 @@ def test_an_engine_of_the_same_process_serves_the_same_text(tiny_path: Path) -> 
         assert reply.json()["choices"][0]["text"] == text
         assert service.client.fault(60.0) is None
         assert service.client.restarts == 0
-
-
-@pytest.mark.parametrize("kind", ["missing", "cut"])
-def test_a_model_that_cannot_be_loaded_says_why_and_leaves_nothing(
-    tiny_path: Path, tmp_path: Path, kind: str
-) -> None:
-    path = tmp_path / "model.gguf"
-    if kind == "cut":
-        path.write_bytes(tiny_path.read_bytes()[:5000])
-    words = [sys.executable, "-c", MAIN, "serve", str(path), "--port", "0"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode != 0
-    assert done.stderr.startswith("pelton: error: ")
-    assert str(path) in done.stderr
-    assert len(done.stderr.splitlines()) == 1

@@ -35,7 +35,7 @@ SAMPLING: list[tuple[str, Any]] = [
     ("stop_token_ids", ["end"]), ("ignore_eos", "yes"), ("ignore_eos", 1), ("seed", -1), ("seed", HUGE),
     ("seed", 0.5), ("prompt_logprobs", -1), ("prompt_logprobs", 21), ("detokenize", 0),
     ("skip_special_tokens", "no"), ("stream", "true"), ("stream_options", {"include_usage": True}),
-    ("stream_options", 1), ("user", 7), ("echo", 5), ("suffix", "x"), ("tools", []), ("nonsense", None),
+    ("stream_options", 1), ("user", 7), ("echo", 5), ("suffix", "x"), ("tools", [1]), ("nonsense", None),
     ("model", 5), ("return_token_ids", "x"),
 ]  # fmt: skip
 
@@ -52,8 +52,8 @@ CHAT: list[tuple[str, Any]] = [
 
 CHAT_FIELDS: list[tuple[str, Any]] = [
     ("max_completion_tokens", 0), ("max_completion_tokens", HUGE), ("top_logprobs", 3), ("top_logprobs", 21),
-    ("logprobs", 2), ("response_format.type", {"type": "json_object"}), ("add_generation_prompt", None),
-    ("continue_final_message", True), ("options", {"no_such": 1}), ("tool_choice", "auto"),
+    ("logprobs", 2), ("response_format", {"type": "xml"}), ("add_generation_prompt", None),
+    ("continue_final_message", True), ("options", {"no_such": 1}), ("tool_choice", "sometimes"),
 ]  # fmt: skip
 
 PROMPTS: list[tuple[str, Any]] = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 import pytest
 
@@ -27,67 +28,80 @@ DRIBBLERS_GONE_SECONDS = 20.0
 HEALTH_SECONDS = 0.1
 STALL_SECONDS = 60.0
 SLOW = {"prompt": "a", "max_tokens": 1000, "ignore_eos": True, "stream": True}
-OTHER = {"prompt": "the user", "max_tokens": 200, "ignore_eos": True, "seed": 9}
+OTHER_TOKENS = 200
+OTHER = {"prompt": "the user", "max_tokens": OTHER_TOKENS, "ignore_eos": True, "seed": 9}
+WINDOW = 10.0
 
 
-async def others(url: str, stop: asyncio.Event) -> int:
-    """Streams one after another until told to stop; the tokens they got."""
-    tokens = 0
-    while not stop.is_set():
-        reply = await ask(url, OTHER)
-        assert reply.status == 200
-        tokens += int(OTHER["max_tokens"])  # type: ignore[call-overload]
-    return tokens
+async def speed(url: str, seconds: float) -> float:
+    """Tokens a second that four streams at once get, one after another."""
+    end = monotonic() + seconds
+
+    async def streams() -> int:
+        tokens = 0
+        while monotonic() < end:
+            reply = await ask(url, OTHER)
+            assert reply.is_told
+            tokens += OTHER_TOKENS
+        return tokens
+
+    began = monotonic()
+    tokens = await asyncio.gather(*(streams() for _ in range(4)))
+    return sum(tokens) / (monotonic() - began)
 
 
-async def speed_beside(url: str, work: asyncio.Task[None]) -> float:
-    """Tokens a second of four others for as long as some work goes on."""
-    stop, began = asyncio.Event(), monotonic()
-    running = [asyncio.create_task(others(url, stop)) for _ in range(4)]
-    await work
-    stop.set()
-    return sum([await each for each in running]) / (monotonic() - began)
+async def until_computed(url: str) -> None:
+    """Return once the engine has nothing to do, whoever has not read what it did."""
+    async with httpx.AsyncClient(base_url=url) as client:
+        while True:
+            await asyncio.sleep(0.2)
+            stats = (await client.get("/stats")).json()
+            if not stats["running"] and not stats["waiting"]:
+                return
 
 
-async def read_all(url: str) -> None:
-    replies = await asyncio.gather(*(ask(url, SLOW) for _ in range(READERS)))
-    assert all(reply.is_told for reply in replies)
-
-
-async def read_slowly(clients: list[socket.socket], server: psutil.Process, peak: list[int]) -> None:
-    """A byte a second of each until the server has closed it."""
-    for client in clients:
-        post(client, SLOW)
-    open_, began = list(clients), monotonic()
+async def read_slowly(clients: list[socket.socket], server: psutil.Process, peak: list[int]) -> list[float]:
+    """A byte a second of each until the server has closed it; seconds that took."""
+    open_, began, ends = {client.getsockname()[1] for client in clients}, monotonic(), list[float]()
     while open_ and monotonic() - began < STALL_SECONDS + 60:
         await asyncio.sleep(1.0)
         peak.append(server.memory_info().rss)
-        open_ = [client for client in open_ if not is_closed(client)]
+        for client in clients:
+            is_closed(client)
+        left = open_ & {each.raddr.port for each in server.net_connections("tcp") if each.raddr}
+        ends += [monotonic() - began] * (len(open_) - len(left))
+        open_ = left
     assert not open_
+    return ends
 
 
 def test_slow_readers_cost_no_memory_and_hold_nobody_up(tiny_path: Path) -> None:
     with running_command(tiny_path, "-np", "80") as (process, url, _), ExitStack() as stack:
         server = psutil.Process(process.pid)
 
-        async def run() -> tuple[float, float, int]:
-            await read_all(url)  # warm
-            alone = await speed_beside(url, asyncio.create_task(read_all(url)))
+        async def run() -> tuple[float, float, int, list[float]]:
+            await asyncio.gather(*(ask(url, SLOW) for _ in range(READERS)))  # warm
             before, peak = server.memory_info().rss, list[int]()
+            alone = await speed(url, WINDOW)
             clients = [stack.enter_context(connected(url, receive_buffer=4096)) for _ in range(READERS)]
-            began = monotonic()
-            slowly = asyncio.create_task(read_slowly(clients, server, peak))
-            beside = await speed_beside(url, slowly)
-            assert monotonic() - began > STALL_SECONDS - 5
-            return alone, beside, max(peak) - before
+            for client in clients:
+                post(client, SLOW)
+            reading = asyncio.create_task(read_slowly(clients, server, peak))
+            await until_computed(url)
+            beside = await speed(url, WINDOW)
+            ends = await reading
+            return alone, beside, max(peak) - before, ends
 
-        alone, beside, growth = asyncio.run(run())
+        alone, beside, growth, ends = asyncio.run(run())
         print(
-            f"others: {alone:.0f} tokens/s beside fast readers, {beside:.0f} beside slow; +{growth >> 10} KiB"
+            f"\nothers: {alone:.0f} tokens/s alone, {beside:.0f} beside {READERS} slow readers;"
+            f" +{growth >> 10} KiB; closed after {min(ends):.0f} to {max(ends):.0f} s"
         )
         assert growth <= MOST_GROWTH
         assert beside >= LEAST_SHARE * alone
-        assert psutil.Process(process.pid).num_fds() < 60
+        assert STALL_SECONDS <= min(ends) <= max(ends) <= STALL_SECONDS + 30
+        with httpx.Client(base_url=url) as client:
+            assert "private" not in str(client.get("/stats").json()["kv"]["runs"])
 
 
 @asynccontextmanager

@@ -82,7 +82,7 @@ PARIS = ("get_weather", '{"city": "Paris"}')
         ("mistral", "[TOOL_CALLS]what is {this}", None, []),
         ("mistral_named", "[TOOL_CALLS]f[ARGS]{}", "", [("f", "{}")]),
         ("form hermes", OUTPUTS[0], "", [PARIS]),
-        ("form hermes", OUTPUTS[0][:57], "", [("get_weather", '{"city"')]),
+        ("form hermes", OUTPUTS[0][: OUTPUTS[0].index(': "Paris')], "", [("get_weather", '{"city"')]),
         ("form hermes", OUTPUTS[0][:20], OUTPUTS[0][:20], []),
         ("form llama3_json", OUTPUTS[3][14:], "", [("f", '{"a": null}'), ("f", '{"a": true}')]),
         ("form mistral", OUTPUTS[4], "", [("f", '{"x": 1}'), ("get_weather", '{"city": "a]b"}')]),

@@ -36,7 +36,7 @@ def serve(
         str | None,
         typer.Option(
             "--tool-call-parser",
-            help="How calls are written, if not as the template shows: hermes, llama3_json, mistral, mistral_named.",
+            help="hermes, llama3_json, mistral or mistral_named, where the chat template does not show it.",
         ),
     ] = None,
 ) -> None:

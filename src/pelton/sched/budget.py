@@ -24,8 +24,8 @@ __all__ = ["Planned", "Schedule", "Scheduler", "TokenBudgetScheduler"]
 MOST_PREEMPTIONS = 4
 """A sequence loses its KV at most so often; the last time it starts it gets all the blocks it may need."""
 MOST_FOR_RANK = 2
-"""Of these, so many may be for a better rank alone; the others are left for when memory runs out. Under
-mlfq at 1.4 times what a machine can serve, 1.4 times the throughput of no such limit (simulated)."""
+"""Of these, so many may be for a better rank alone, one less where the KV would be computed again; the
+others are left for when memory runs out."""
 PAUSED_STEPS = 8
 """Every so many steps the resident that has not run for longest gets a place, whatever its rank."""
 
@@ -280,8 +280,9 @@ class TokenBudgetScheduler:
         """
         lacking = self._claims.lacking(sequence, slots)
         worse = [s for r, _, s in reversed(order) if r > rank and s is not sequence]
-        most = MOST_PREEMPTIONS if step is not None else MOST_FOR_RANK
-        victims = [s for s in worse if s.preemptions < most and not self._claims.is_firm(s)]
+        victims = [s for s in worse if not self._claims.is_firm(s)]
+        if step is None:
+            victims = [s for s in victims if s.preemptions < MOST_FOR_RANK - (not self._preemption.keeps(s))]
         enough, gain = 0, 0
         while gain < lacking and enough < len(victims):
             gain += self._claims.gain(victims[enough])

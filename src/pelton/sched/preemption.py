@@ -14,6 +14,9 @@ class Preemption(Protocol):
     def out(self, sequence: Sequence) -> None:
         """Free a sequence's blocks; it waits from now on."""
 
+    def keeps(self, sequence: Sequence) -> bool:
+        """Whether `out` would save the content of its blocks rather than have it computed again."""
+
     def back(self, sequence: Sequence) -> None:
         """A sequence runs again and its blocks are set aside: restore what was kept of it."""
 
@@ -34,6 +37,9 @@ class Recompute:
 
     def out(self, sequence: Sequence) -> None:
         sequence.preempt()
+
+    def keeps(self, sequence: Sequence) -> bool:
+        return False
 
     def back(self, sequence: Sequence) -> None:
         pass

@@ -63,6 +63,10 @@ class SwapOrRecompute:
             self.forget(sequence)
             sequence.preempt()
 
+    def keeps(self, sequence: Sequence) -> bool:
+        blocks = blocks_for(sequence.computed) * self._block_bytes
+        return self._space.bytes_used + blocks <= self._space.budget_bytes and self._is_cheaper(sequence)
+
     def back(self, sequence: Sequence) -> None:
         """What the prefix cache still has of it is not copied."""
         self.settle()

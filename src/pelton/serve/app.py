@@ -52,7 +52,7 @@ def make_app(service: Service) -> FastAPI:
     app = DescribedApp(
         title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS
     )
-    app.has_keys = bool(service.settings.keys)
+    app.has_keys, app.served = bool(service.settings.keys), service.settings.served_model_name
     install_handlers(app)
     _add_generation(app, service)
     add_embeddings(app, service)

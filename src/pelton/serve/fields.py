@@ -136,11 +136,28 @@ class SamplingFields(TermFields):
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
 
+_ROLE_SCHEMA = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_-]{0,31}$"}
+_CONTENT_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "required": ["type", "text"],
+            },
+        },
+        {"type": "null"},
+    ]
+}
+
+
 class ChatMessage(Fields):
     """One message. Fields of OpenAI's answers that this server never fills may come back as null."""
 
-    role: str
-    content: str | list[dict[str, Any]] | None = None
+    role: Annotated[str, WithJsonSchema(_ROLE_SCHEMA)]
+    content: Annotated[str | list[dict[str, Any]] | None, WithJsonSchema(_CONTENT_SCHEMA)] = None
     name: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
@@ -193,7 +210,9 @@ class ChatRequest(TemplateFields, SamplingFields):
         """Where an error in the form of the answer lies."""
         if self.structured_outputs is not None:
             return "structured_outputs"
-        return "tools" if self.response_format is None else "response_format"
+        if self.tools:
+            return "tools"
+        return "response_format.json_schema.schema"  # no other can be wrong this late
 
     def params(self) -> SamplingParams:
         """Without a limit the answer may run to the end of the context."""

@@ -35,9 +35,7 @@ class OfferedTool(_Fields):
 
     def tool(self) -> Tool:
         """The same for a chat."""
-        function = FunctionFields(
-            name=self.name, description=self.description, parameters=self.input_schema
-        )
+        function = FunctionFields(name=self.name, description=self.description, parameters=self.input_schema)
         return Tool(type="function", function=function)
 
 

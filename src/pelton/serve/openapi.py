@@ -1,4 +1,4 @@
-"""The OpenAPI document, made to say what is so: no 422, streams, limits of numbers, keys if they are asked."""
+"""The OpenAPI document, made to say what is so: no 422, streams, limits of numbers, keys if asked for."""
 
 from __future__ import annotations
 
@@ -12,16 +12,28 @@ from .guard import OPEN_PATHS
 
 STREAM: dict[str, Any] = {
     "description": "The answer; with `stream` true as server-sent events",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                "required": ["data"],
+            }
+        }
+    },
 }
-"""What a route that streams says of its answers with status 200."""
+"""What a route that streams says of its answers with status 200; the schema is that of one event."""
 PLAIN: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
 class DescribedApp(FastAPI):
-    """An application whose document is corrected once it is made. `has_keys`: whether keys are asked for."""
+    """An application whose document is corrected once it is made.
+
+    has_keys: whether keys are asked for. served: the one model that requests may name.
+    """
 
     has_keys = False
+    served = ""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -29,6 +41,7 @@ class DescribedApp(FastAPI):
             _without_422(document)
             for schema in document["components"]["schemas"].values():
                 _with_limits(schema)
+                _with_model(schema, self.served)
             if self.has_keys:
                 _with_keys(document)
         return super().openapi()
@@ -54,6 +67,14 @@ def _with_limits(schema: dict[str, Any]) -> None:
                 low, high, low_is_open = LIMITS[name]
                 kind.setdefault("exclusiveMinimum" if low_is_open else "minimum", low)
                 kind.setdefault("maximum", high)
+
+
+def _with_model(schema: dict[str, Any], served: str) -> None:
+    """Of what may be left out in a request, `model` has no other value."""
+    field: dict[str, Any] = schema.get("properties", {}).get("model", {})
+    for kind in field.get("anyOf", ()):
+        if kind.get("type") == "string":
+            kind["enum"] = [served]
 
 
 def _with_keys(document: dict[str, Any]) -> None:

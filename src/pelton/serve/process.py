@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Protocol, cast
+from typing import IO, Protocol, cast
 
 from ..errors import EngineStoppedError
 from .frames import Failed, FrameError, FrameReader, Ready, Report, Start, decode_report, encode
+
+log = logging.getLogger("pelton.serve.worker")
 
 # The module search path is this process's own: `-m` would put the working directory, which may hold
 # anything, before all else.
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from pelton.serve.worker import main; main()"
 _CHUNK = 1 << 18
 _SOCKET_BUFFER = 1 << 20
+_LONGEST_LINE = 1 << 10
 
 WorkerCommand = Callable[[int], Sequence[str]]
 """The command line of an engine process, given the number of its socket."""
@@ -25,6 +30,13 @@ WorkerCommand = Callable[[int], Sequence[str]]
 
 def worker_command(descriptor: int) -> Sequence[str]:
     return (sys.executable, "-c", _BOOT, str(descriptor), *sys.path)
+
+
+def _relay(stream: IO[bytes]) -> None:
+    """What the process says to nobody in particular becomes lines of this one's log."""
+    with stream:
+        for line in iter(lambda: stream.readline(_LONGEST_LINE), b""):
+            log.warning("%s", line.decode("utf-8", "replace").rstrip())
 
 
 class Listener(Protocol):
@@ -52,9 +64,12 @@ class WorkerProcess(asyncio.Protocol):
                 command(theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # a terminal's Ctrl-C is for the server alone
             )
+        assert self._child.stderr is not None
+        threading.Thread(target=_relay, args=(self._child.stderr,), name="pelton-stderr", daemon=True).start()
         self._socket.sendall(encode(start))
         self.began = monotonic()
 

@@ -17,8 +17,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import NoReturn
 
+from ..decode.grammar import Grammar
 from ..errors import EngineStoppedError, PeltonError
 from ..loading import LoadedEngine, load_resolved
 from ..request import RequestState
@@ -43,6 +45,7 @@ from .frames import (
     encode,
 )
 from .logs import TextLines
+from .preparing import Preparing
 from .view import view_of
 
 log = logging.getLogger("pelton.serve.worker")
@@ -110,14 +113,17 @@ class Worker:
         self._requests = Requests(loaded, seed)
         self._states: dict[int, RequestState] = {}
         self._numbers: dict[int, int] = {}
+        self._preparing = Preparing(self._requests)
 
     def run(self) -> NoReturn:
         """Serve until the server closes its end, which raises ChannelClosedError."""
         core = self._engine
         self._channel.send(Ready(facts_of(core), load_of(core)))
         while True:
-            commands = self._channel.receive(wait=not core.has_work)
+            commands = self._channel.receive(wait=not (core.has_work or self._preparing))
             pieces = [piece for command in commands if (piece := self._obey(command)) is not None]
+            for prepared in self._preparing.ready(is_idle=not core.has_work):
+                pieces += filter(None, [self._add(*prepared)])
             if core.has_work:
                 pieces += self._step()
             self._channel.send(Step(load_of(core), pieces))
@@ -125,16 +131,11 @@ class Worker:
     def _obey(self, command: Command) -> Piece | None:
         """None, or what refuses the request."""
         if isinstance(command, Add):
-            try:
-                state = self._requests.add(command.prompt, command.params, command.request_id, command.terms)
-            except PeltonError as error:
-                return Piece.refusal(command.stream, error)
-            except Exception as error:  # whatever a request does wrong, it alone fails
-                log.error("a request failed: %s", type(error).__name__, exc_info=error)
-                return Piece.refusal(command.stream, PeltonError("a fault in the engine; its log says more"))
-            self._states[command.stream] = state
-            self._numbers[id(state)] = command.stream
+            if command.params.structured_outputs is None:
+                return self._add(command)
+            self._preparing.put(command)
         elif isinstance(command, Cancel):
+            self._preparing.drop(command.stream)
             dropped = self._states.pop(command.stream, None)
             if dropped is not None:
                 del self._numbers[id(dropped)]
@@ -143,6 +144,22 @@ class Worker:
             self._channel.send(View(view_of(self._engine)))
         else:
             raise FrameError("the engine is loaded already")
+        return None
+
+    def _add(self, command: Add, compiled: Future[Grammar] | None = None) -> Piece | None:
+        """None, or what refuses the request."""
+        try:
+            grammar = None if compiled is None else compiled.result()
+            state = self._requests.add(
+                command.prompt, command.params, command.request_id, command.terms, grammar
+            )
+        except PeltonError as error:
+            return Piece.refusal(command.stream, error)
+        except Exception as error:  # whatever a request does wrong, it alone fails
+            log.error("a request failed: %s", type(error).__name__, exc_info=error)
+            return Piece.refusal(command.stream, PeltonError("a fault in the engine; its log says more"))
+        self._states[command.stream] = state
+        self._numbers[id(state)] = command.stream
         return None
 
     def _step(self) -> list[Piece]:
@@ -154,6 +171,7 @@ class Worker:
                 if number is not None:
                     del self._states[number]
         return pieces
+
 
 Loader = Callable[[Start], LoadedEngine]
 
@@ -183,6 +201,9 @@ def serve_socket(descriptor: int, load: Loader = load_as_told) -> int:
             loaded.close()
     except ChannelClosedError:
         return 0
+    except Exception as error:  # the end of this process, not of the server
+        log.error("the engine failed: %s", type(error).__name__, exc_info=error)
+        return 1
 
 
 def _leave_with_the_server() -> None:

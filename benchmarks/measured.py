@@ -1,0 +1,38 @@
+"""What the cases of techniques.py share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from pelton import LLM, SamplingParams
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure and what it is measured against."""
+
+    metric: str
+    value: float
+    unit: str
+    baseline: str
+
+
+def greedy(tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+
+
+def random_prompt(llm: LLM, length: int, seed: int = 0) -> list[int]:
+    vocab = llm.engine.executor.plan.vocab_size
+    return [int(token) for token in np.random.default_rng(seed).integers(0, vocab, length)]
+
+
+def first_token_seconds(llm: LLM, prompt: list[int]) -> float:
+    """From asking to the first token, alone."""
+    start = perf_counter()
+    llm.generate([prompt], greedy(1))
+    return perf_counter() - start
