@@ -37,7 +37,7 @@ INTEGERS: dict[str, list[Any]] = {
     "prompt_logprobs": [-1, 21, 5.0],
 }
 OPTIONAL = {"max_tokens", "seed", "logprobs", "prompt_logprobs"}
-FLAGS = ["ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize"]
+FLAGS = ["ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize", "hidden_state"]
 TOKEN_LISTS: list[object] = [
     "12",
     b"12",

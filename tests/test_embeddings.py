@@ -69,8 +69,8 @@ def test_an_embedding_does_not_depend_on_the_batch_its_chunks_or_the_cache(llm: 
 
 def test_chunks_of_a_prompt_change_nothing(real_model_path: Path, llm: LLM) -> None:
     tokens = llm.encode(" ".join(TEXTS * 3))
-    options = {"context_length": 512, "threads": 1, "kv_memory": 64 << 20}
-    with LLM(str(real_model_path), max_num_batched_tokens=7, **options) as small:
+    path = str(real_model_path)
+    with LLM(path, context_length=512, threads=1, kv_memory=64 << 20, max_num_batched_tokens=7) as small:
         assert vectors(small, [tokens]) == vectors(llm, [tokens])
 
 

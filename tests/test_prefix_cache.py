@@ -15,13 +15,15 @@ from pelton import LLM
 from pelton.config import SamplingParams
 from pelton.decode.processor import RequestTokens
 from pelton.engine import Engine, TokenEvent
-from pelton.exec.native import NativeExecutor
+from pelton.errors import NotFiniteError
+from pelton.exec.native import F32, NativeExecutor, NativeForward
 from pelton.exec.protocol import Executor
-from pelton.kv import CacheFolder, DiskTier, KVArena, KVLayout
+from pelton.kv import EVICTIONS, CacheFolder, DiskTier, KVArena, KVLayout
 from pelton.models.load import LoadedModel
 from pelton.spec.draft import Drafter
 from pelton.spec.ngram import NgramDrafter
 from pelton.terms import RequestTerms
+from pelton.types import Batch
 
 from .tiny import VOCAB, tiny_arena, tiny_plan, tiny_weights
 
@@ -32,10 +34,16 @@ TOKENS = RequestTokens(VOCAB)
 
 
 def engine(
-    blocks: int = 64, budget: int = 512, seqs: int = 8, drafter: Drafter | None = None, cache: bool = True
+    blocks: int = 64,
+    budget: int = 512,
+    seqs: int = 8,
+    drafter: Drafter | None = None,
+    cache: bool = True,
+    eviction: str = "lru",
 ) -> Engine:
+    policy = EVICTIONS[eviction]()
     arena = tiny_arena(PLAN, blocks)
-    return Engine(EXECUTOR, arena, 512, seqs, budget, drafter, prefix_cache=cache)
+    return Engine(EXECUTOR, arena, 512, seqs, budget, drafter, prefix_cache=cache, eviction=policy)
 
 
 def prompt(length: int, seed: int) -> list[int]:
@@ -113,9 +121,9 @@ def test_a_growing_conversation_computes_only_its_new_tokens(drafter: NgramDraft
 def test_cached_answers_are_the_bits_of_cold_ones(data: st.DataObject) -> None:
     """Requests that share prefixes, in any batch, chunks and arena: evictions and preemptions included."""
     budget, seqs = data.draw(st.sampled_from([(512, 8), (7, 3), (33, 4)]))
-    warm = engine(
-        data.draw(st.integers(12, 40)), budget, seqs, data.draw(st.sampled_from([None, NgramDrafter()]))
-    )
+    drafter = data.draw(st.sampled_from([None, NgramDrafter()]))
+    eviction = data.draw(st.sampled_from(sorted(EVICTIONS)))
+    warm = engine(data.draw(st.integers(12, 40)), budget, seqs, drafter, eviction=eviction)
     stems = [prompt(length, length) for length in (40, 64, 90)]
     expected: dict[int, Answer] = {}
     answers: dict[int, Answer] = {}
@@ -196,19 +204,36 @@ def test_no_token_is_found_across_salts() -> None:
     assert len({tuple(answer.tokens) for answer in answers}) == 1
 
 
+class BrokenForward(NativeForward):
+    """Ends in nothing but NaN, as after a flipped bit."""
+
+    def logits(self) -> F32:
+        return np.full_like(super().logits(), np.nan)
+
+
+class BreakableExecutor(NativeExecutor):
+    broken = False
+
+    def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
+        if not self.broken:
+            return super().begin(batch, kv)
+        self.current = None
+        self.current = BrokenForward(self, batch, kv)
+        return self.current
+
+
 def test_a_sequence_without_finite_numbers_leaves_nothing_behind() -> None:
-    warm, tokens = engine(), prompt(90, 6)
+    executor, tokens = BreakableExecutor(PLAN, WEIGHTS, threads=1), prompt(90, 6)
+    warm = Engine(executor, tiny_arena(PLAN, 64), 512)
     ask(warm, tokens, sampled(2))
-    forward = EXECUTOR.begin
+    ask(warm, prompt(90, 7), sampled(2))
+    executor.broken = True
     add(warm, tokens, sampled(20))
-    warm.step()
-    warm.step()
-    (sequence,) = warm.scheduler.running
-    sequence.spoil()
-    finish(warm)
-    assert EXECUTOR.begin == forward
-    assert warm.prefixes is not None
-    assert warm.prefixes.num_blocks == 0
+    (event,) = warm.step()
+    assert isinstance(event.error, NotFiniteError)
+    executor.broken = False
+    warm.check()
+    assert [ask(warm, prompt(90, seed), sampled(2)).cached for seed in (6, 7)] == [0, 89]
 
 
 @pytest.mark.parametrize("blocks", [12, 64])

@@ -14,7 +14,8 @@ SAME_FILE = "same"
 class Engine:
     """One row of the table: a peer with one file, a name that Files knows, or SAME_FILE for the model.
 
-    variables: of its environment, (name, value). cache_variable: names a folder for what it compiles when it
+    variables: of its environment, (name, value). preloads: libraries to load first, as patterns within its
+    virtual environment. cache_variable: names a folder for what it compiles when it
     first starts; that first start is no part of a run.
     """
 
@@ -23,6 +24,7 @@ class Engine:
     environment: str
     worker: str
     variables: tuple[tuple[str, str], ...] = ()
+    preloads: tuple[str, ...] = ()
     cache_variable: str = ""
 
     @property
@@ -31,7 +33,12 @@ class Engine:
 
 
 # In one process: its scheduler and its model would else take turns on the same cores through a socket.
+# Then it does not preload what it gives to its own processes, so that is done here.
 VLLM_VARIABLES = (("VLLM_ENABLE_V1_MULTIPROCESSING", "0"),)
+VLLM_PRELOADS = (
+    "lib/python*/site-packages/vllm/libs/libtcmalloc*.so*",
+    "lib/python*/site-packages/torch*/lib*/libgomp*.so*",
+)
 ENGINES = (
     Engine("pelton", SAME_FILE, "pelton", "pelton_worker.py"),
     Engine("llama.cpp", SAME_FILE, "llama_cpp", "llama_cpp_worker.py"),
@@ -40,7 +47,7 @@ ENGINES = (
     Engine("llama.cpp", "BF16", "llama_cpp", "llama_cpp_worker.py"),
     Engine("OpenVINO", SAME_FILE, "openvino", "openvino_worker.py"),
     Engine("OpenVINO", "int8", "openvino", "openvino_worker.py"),
-    Engine("vLLM", "bf16", "vllm", "vllm_worker.py", VLLM_VARIABLES, "VLLM_CACHE_ROOT"),
+    Engine("vLLM", "bf16", "vllm", "vllm_worker.py", VLLM_VARIABLES, VLLM_PRELOADS, "VLLM_CACHE_ROOT"),
     Engine("transformers", "bf16", "transformers", "transformers_worker.py"),
 )
 

@@ -82,6 +82,11 @@ class Environments:
             (folder / DONE).touch()
         return python
 
+    def preloads(self, name: str, patterns: Sequence[str]) -> str:
+        """LD_PRELOAD for the first library of an environment that fits each pattern."""
+        found = [sorted(self.folder(name).glob(pattern))[:1] for pattern in patterns]
+        return ":".join(str(path) for paths in found for path in paths)
+
     def _install(self, recipe: Recipe, folder: Path, python: Path) -> None:
         run([sys.executable, "-m", "venv", "--clear", str(folder)])
         variables = {"CMAKE_BUILD_PARALLEL_LEVEL": str(self.jobs), **recipe.variables}

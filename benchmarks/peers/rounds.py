@@ -106,7 +106,9 @@ class Rounds:
             _say(f"scored {engine.name}")
 
     def _worker(self, engine: Engine) -> WorkerProcess:
-        variables = dict(engine.variables)
+        variables = {"OMP_NUM_THREADS": str(self.about.threads), **dict(engine.variables)}
+        if engine.preloads:
+            variables["LD_PRELOAD"] = self.environments.preloads(engine.environment, engine.preloads)
         if engine.cache_variable:
             variables[engine.cache_variable] = str(self._cache(engine))
         log = self.home / "logs" / f"{engine.peer}-{engine.file}.log"

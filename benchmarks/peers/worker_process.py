@@ -60,6 +60,8 @@ class WorkerProcess:
     def ask(self, request: Mapping[str, object]) -> Reply:
         """What a worker answers to a request of its protocol. Raises Hole if it cannot, or died of it."""
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            raise Hole("was ended, since it did not answer an earlier test")
         self._signal(signal.SIGCONT)
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")

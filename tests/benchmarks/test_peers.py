@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +81,9 @@ def test_a_worker_answers_and_survives_what_it_cannot_do(load: Any, tmp_path: Pa
 def test_an_idle_worker_is_stopped(load: Any, tmp_path: Path) -> None:
     with worker(load, tmp_path) as process:
         process.load()
-        state = Path(f"/proc/{process._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        assert state == "T"
+        told = os.waitid(os.P_PID, process._process.pid, os.WSTOPPED | os.WNOWAIT)
+        assert told is not None
+        assert told.si_status == signal.SIGSTOP
 
 
 def test_a_worker_that_dies_says_why(load: Any, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -311,6 +313,31 @@ def test_tracing_times_every_instruction(case: Case) -> None:
     }
     assert all(len(row.work) == 2 and min(row.work) >= 0 and min(row.wait) >= 0 for row in rows)
     assert all(sum(row.work) > 0 for row in rows if row.name == "linear")
+
+
+def test_a_timeline_adds_up_to_the_totals(case: Case) -> None:
+    """Events of a thread follow each other without a gap, and their sums are what `traced` says."""
+    plan, executor, _ = case
+    executor.trace(True)
+    before = time.perf_counter_ns()
+    logits(executor, plan, *passes())
+    after = time.perf_counter_ns()
+    totals, events = executor.traced(), executor.timeline()
+    executor.trace(False)
+    logits(executor, plan, *passes())
+    assert executor.timeline() == events  # nothing is recorded any more
+    assert [event.name for event in events[: len(totals)]] == [row.name for row in totals]
+    for thread in range(2):
+        mine = [event for event in events if event.thread == thread]
+        assert len(mine) == len(passes()) * len(totals)
+        assert all(before <= event.start <= event.end <= after for event in mine)
+        for event, later in pairwise(mine):
+            assert event.end == later.start or (later.index == 0 and event.end < later.start)
+        for index, row in enumerate(totals):
+            own = [event for event in mine if event.index == index]
+            assert sum(event.wait for event in own) == row.wait[thread]
+            assert sum(event.end - event.start - event.wait for event in own) == row.work[thread]
+            assert {event.layer for event in own} == {row.layer}
 
 
 def test_misuse_raises(case: Case) -> None:

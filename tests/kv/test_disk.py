@@ -360,7 +360,7 @@ def killed_runs(path: Path, count: int, seed: int) -> None:
 
 
 def test_killed_at_any_time_nothing_is_damaged(tmp_path: Path) -> None:
-    killed_runs(tmp_path, 8, 0)
+    killed_runs(tmp_path, 20, 0)
 
 
 @pytest.mark.load

@@ -65,7 +65,7 @@ class World:
         if self.swap_blocks:
             block = self.arena.layout.block_bytes
             space = SwapSpace(self.arena, self.swap_blocks * block)
-            self.preemption = SwapOrRecompute(space, self.pool, block, rates)
+            self.preemption = SwapOrRecompute(space, self.pool, self.swap_blocks, block, rates)
         self.scheduler = make_scheduler(
             self.name,
             Machinery(

@@ -1,7 +1,8 @@
 """An engine process that suffers what a prompt tells it to. Only tests can start it: it is no option of
 any server.
 
-A prompt of two tokens [fault, position] makes the step fail that computes `position` of its sequence.
+A prompt of two tokens [fault, position] makes the step fail that computes `position` of its sequence; or,
+where that is SLOW, every step from there on take a while.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pelton.serve.frames import Start
 from pelton.serve.worker import load_as_told, main
 from pelton.types import I32, Batch
 
-KILL, SEGV, BUS, EXIT, RAISE, HANG, NAN = range(200, 207)
+KILL, SEGV, BUS, EXIT, RAISE, HANG, NAN, SLOW = range(200, 208)
 
 _BOOT = (
     "import runpy, sys; file = sys.argv.pop(); sys.path[:] = sys.argv[2:];"
@@ -55,13 +56,14 @@ def _raise() -> None:
     raise MemoryError("what a user wrote")
 
 
-_FATAL: Mapping[int, Callable[[], None]] = {
+_FAULTS: Mapping[int, Callable[[], None]] = {
     KILL: lambda: os.kill(os.getpid(), signal.SIGKILL),
     SEGV: _segv,
     BUS: _bus,
     EXIT: lambda: os._exit(3),
     RAISE: _raise,
     HANG: lambda: time.sleep(3600),
+    SLOW: lambda: time.sleep(0.005),
 }
 
 
@@ -109,17 +111,18 @@ class FaultyExecutor:
             if fault == NAN:
                 poisoned += [i for i, row in enumerate(batch.outputs) if rows.start <= row < rows.stop]
             elif fault is not None:
-                _FATAL[fault]()
+                _FAULTS[fault]()
         forward = self._inner.begin(batch, kv)
         return _Poisoned(forward, poisoned) if poisoned else forward
 
     def _fault(self, block: int, tokens: I32, positions: I32) -> int | None:
         if positions[0] == 0:
             self._armed.pop(block, None)
-            if len(tokens) == 2 and tokens[0] in range(KILL, NAN + 1):
+            if len(tokens) == 2 and tokens[0] in range(KILL, SLOW + 1):
                 self._armed[block] = int(tokens[0]), int(tokens[1])
         fault, position = self._armed.get(block, (None, -1))
-        return fault if position in positions else None
+        reached = position <= positions[-1] if fault == SLOW else position in positions
+        return fault if reached else None
 
 
 class CheckedEngine(Engine):

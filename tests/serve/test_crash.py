@@ -18,7 +18,8 @@ from . import faulty_worker as faults
 from .serving import PATIENCE, Served, serving
 
 STALL_SECONDS = 3.0
-LONG = {"prompt": "hello world", "max_tokens": 1000, "ignore_eos": True, "stream": True, "seed": 1}
+TINY = {"prompt": "hello world", "max_tokens": 40, "ignore_eos": True, "seed": 1}
+LONG = {"prompt": [faults.SLOW, 1], "max_tokens": 1000, "ignore_eos": True, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +106,11 @@ def test_a_process_that_hangs_is_killed(served: Served) -> None:
 
 
 def test_a_request_that_had_given_nothing_goes_to_the_next_process(served: Served) -> None:
-    with ThreadPoolExecutor(9) as pool:
-        running = [begin(pool, served, LONG) for _ in range(8)]  # all that run at once
+    with ThreadPoolExecutor(3) as pool:
+        running = [begin(pool, served, LONG) for _ in range(2)]
+        os.kill(served.engine.pid, signal.SIGSTOP)
         waiting = pool.submit(canary, served)
-        assert served.until(lambda: served.engine.load().waiting == 1)
+        assert served.until(lambda: served.service.gate.under_way == 3)
         os.kill(served.engine.pid, signal.SIGKILL)
         for future in running:
             assert_told(future.result(PATIENCE))
@@ -135,10 +137,10 @@ def test_a_request_that_crashes_two_processes_is_given_up(served: Served, is_str
 
 
 def test_logits_that_are_not_numbers_end_that_request_alone(served: Served) -> None:
-    alone = stream(served, {**LONG, "max_tokens": 40})
+    alone = stream(served, TINY)
     restarts = served.engine.restarts
     with ThreadPoolExecutor(2) as pool:
-        neighbour = pool.submit(stream, served, {**LONG, "max_tokens": 40})
+        neighbour = pool.submit(stream, served, TINY)
         *pieces, error, done = stream(served, poison(faults.NAN, 40))
         assert text_of(neighbour.result(PATIENCE)) == text_of(alone)
     assert pieces

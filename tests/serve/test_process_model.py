@@ -22,6 +22,7 @@ from pelton.serve.settings import ServerSettings
 from pelton.settings import EngineSettings
 from pelton.weights.store import ResolvedModel
 
+from . import faulty_worker as faults
 from .serving import CONTEXT, NAME, PATIENCE, Served, running, running_command, serving
 
 ASK = {"prompt": "the user", "max_tokens": 24, "ignore_eos": True, "seed": 9}
@@ -50,9 +51,10 @@ def test_the_engine_leaves_with_its_server_and_not_before(tiny_path: Path) -> No
 
 
 def test_a_server_that_stops_tells_every_stream_though_the_engine_hangs(tiny_path: Path) -> None:
-    with serving(tiny_path) as served:
+    with serving(tiny_path, command=faults.faulty_command) as served:
         engine = psutil.Process(served.engine.pid)
-        with served.http.stream("POST", "/v1/completions", json=LONG) as reply:
+        slow = {**LONG, "prompt": [faults.SLOW, 1]}
+        with served.http.stream("POST", "/v1/completions", json=slow) as reply:
             lines = (line.removeprefix("data: ") for line in reply.iter_lines() if line)
             next(lines)
             engine.suspend()

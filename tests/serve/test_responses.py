@@ -19,7 +19,7 @@ from pelton.serve.responses_fields import ResponsesRequest
 from pelton.serve.responses_replies import OutputMessage, OutputTextPart, ResponseReply
 from pelton.serve.responses_store import Kept, ResponseStore
 
-from .serving import NAME, PATIENCE, Served, serving
+from .serving import CONTEXT, NAME, PATIENCE, Served, serving
 
 ASK = "hello world"
 SEEDED = {"seed": 3}
@@ -130,11 +130,10 @@ def test_items_parts_and_roles(served: Served, client: OpenAI) -> None:
 
 def test_logprobs_come_along_where_asked_for(client: OpenAI) -> None:
     reply = create(client, top_logprobs=2, include=["message.output_text.logprobs"], max_output_tokens=4)
-    (part,) = reply.output[0].content  # type: ignore[union-attr]  # it is a message
-    assert part.type == "output_text"
-    assert part.logprobs is not None
-    assert [len(entry.top_logprobs) for entry in part.logprobs] == [2] * len(part.logprobs)
-    assert part.logprobs
+    document: Any = reply.to_dict()
+    (part,) = document["output"][0]["content"]
+    assert [len(entry["top_logprobs"]) for entry in part["logprobs"]] == [2] * len(part["logprobs"])
+    assert part["logprobs"]
 
 
 def test_what_is_deleted_not_kept_or_another_tenants_is_not_there(served: Served, client: OpenAI) -> None:
@@ -184,7 +183,8 @@ def test_a_failure_in_the_background_is_told(client: OpenAI) -> None:
     reply = create(client, "hello " * 2000, background=True)
     failed = wait_for(client, reply.id, "failed")
     assert failed.error is not None
-    assert failed.error.code == "context_length_exceeded"
+    assert failed.error.code == "invalid_prompt"
+    assert str(CONTEXT) in failed.error.message
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ def test_there_are_enough_wrong_values(document: dict[str, Any]) -> None:
 def operations_of(served: Served, document: dict[str, Any]) -> list[Any]:
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=served.url)
-    return [result.ok() for result in schema.get_all_operations()]
+    results: list[Any] = list(schema.get_all_operations())
+    return [result.ok() for result in results]
 
 
 def check_generated(operation: Any, session: requests.Session, examples: int) -> list[tuple[str, Any]]:
@@ -187,7 +188,7 @@ def check_all(served: Served, document: dict[str, Any], generated: int, mixed: i
 
 
 def test_answers_are_as_the_document_says(served: Served, document: dict[str, Any]) -> None:
-    found = check_all(served, document, generated=10, mixed=15)
+    found = check_all(served, document, generated=5, mixed=15)
     assert set(found) <= {200, 400, 404}
     assert found[200] >= 20
 

@@ -44,8 +44,8 @@ def _a_good_request_says_what_it_said(served: Served) -> Iterator[None]:
 
 def raw(served: Served, request: bytes, body: Iterator[bytes]) -> bytes:
     """The first bytes of the answer to a hand-made request; `body` is sent until the server has enough."""
-    address = urlsplit(served.url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    host, _, port = urlsplit(served.url).netloc.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
         sent = 0
         try:
             connection.sendall(request)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,7 +56,6 @@ def run_batch(
     if has_answers and not resume:
         raise ConfigError("has answers already; give --resume or another file", subject=str(output))
     done = lines_done(output, given) if has_answers else 0
-    began = perf_counter()
     with progress_bar(given.name) as progress, output.open("a", encoding="ascii") as file:
         size = given.stat().st_size
 
@@ -68,7 +66,7 @@ def run_batch(
 
         lines = islice(read_lines(given), done, None)
         totals = asyncio.run(_answer_all(engine, served_model_name, lines, write))
-    _tell(totals, done, perf_counter() - began)
+    _tell(totals, done)
     if totals.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -90,15 +88,16 @@ async def _answer_all(
         run = BatchRun(service, at_once=_WINDOW * engine.max_num_seqs)
         await run.run(lines, write)
     finally:
+        service.grammars.close()
         await service.client.close()
     return run.totals
 
 
-def _tell(totals: BatchTotals, done: int, seconds: float) -> None:
+def _tell(totals: BatchTotals, done: int) -> None:
     before = f" after {done} that were there" if done else ""
-    note(f"{totals.answered} answered, {totals.failed} failed{before} in {seconds:.1f} s")
+    note(f"{totals.answered} answered, {totals.failed} failed{before} in {totals.seconds:.1f} s")
     cached = f" ({totals.cached_tokens} of them cached)" if totals.cached_tokens else ""
-    rate = totals.completion_tokens / seconds
+    rate = totals.completion_tokens / totals.seconds if totals.seconds else 0.0
     note(
         f"{totals.prompt_tokens} prompt tokens{cached}, {totals.completion_tokens} generated,"
         f" {rate:.1f} generated a second"

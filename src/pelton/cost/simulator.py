@@ -103,7 +103,9 @@ class _Run:
         block = machine.cost.block_bytes
         self._preemption: Preemption = Recompute()
         if machine.swap_blocks and block:
-            self._preemption = SwapOrRecompute(self._space, self._pool, block, rates, self.now, self._beside)
+            self._preemption = SwapOrRecompute(
+                self._space, self._pool, machine.swap_blocks, block, rates, self.now, self._beside
+            )
         places = max(machine.max_sequences, machine.budget) if name == MEMORY_BOUND else machine.max_sequences
         self._scheduler = make_scheduler(
             name,

@@ -63,8 +63,7 @@ class MarkAndPredict:
         self._random = np.random.Generator(np.random.Philox(seed))
         self._phase = 0
         self._asked: dict[int, _Asked] = {}  # by what the tokens are, in memory or not
-        self._resting: set[Node] = set()
-        self._marked: set[Node] = set()
+        self._resting: dict[Node, None] = {}  # in order: draws depend on the seed alone
         self._wanted: dict[Node, bool] = {}  # predicted at the last request
         self._unmarked = {bit: _Members() for bit in (False, True)}  # resting ones
 
@@ -88,16 +87,15 @@ class MarkAndPredict:
 
     def rest(self, node: Node) -> None:
         self._mark(node)
-        self._resting.add(node)
+        self._resting[node] = None
 
     def wake(self, node: Node) -> None:
-        self._resting.discard(node)
+        self._resting.pop(node, None)
         self._mark(node)
 
     def forget(self, node: Node) -> None:
         self._mark(node)  # out of the sets to draw from
-        self._marked.discard(node)
-        self._resting.discard(node)
+        self._resting.pop(node, None)
         self._wanted.pop(node, None)
 
     def victim(self) -> Node:
@@ -110,7 +108,7 @@ class MarkAndPredict:
         raise AssertionError("no block rests")
 
     def _mark(self, node: Node) -> None:
-        self._marked.add(node)
+        """Resting blocks that are not in a set to draw from are the marked ones."""
         for members in self._unmarked.values():
             members.discard(node)
 
@@ -121,7 +119,6 @@ class MarkAndPredict:
             elif asked.phase < self._phase - PHASES_REMEMBERED:
                 del self._asked[name]
         self._phase += 1
-        self._marked.clear()
         for node in self._resting:
             self._unmarked[self._wanted.get(node, True)].add(node)
 

@@ -24,8 +24,9 @@ __all__ = ["Planned", "Schedule", "Scheduler", "TokenBudgetScheduler"]
 MOST_PREEMPTIONS = 4
 """A sequence loses its KV at most so often; the last time it starts it gets all the blocks it may need."""
 MOST_FOR_RANK = 2
-"""Of these, so many may be for a better rank alone, one less where the KV would be computed again; the
-others are left for when memory runs out."""
+"""Of these, so many may be for a better rank alone, and none that would have to be computed again: under
+mlfq, at 1.4 times what a machine can serve, computing again costs a third of its throughput (simulated).
+The others are left for when memory runs out."""
 PAUSED_STEPS = 8
 """Every so many steps the resident that has not run for longest gets a place, whatever its rank."""
 
@@ -279,22 +280,30 @@ class TokenBudgetScheduler:
         Nobody loses blocks in vain, except to the best resident, for which the estimate is not asked.
         """
         lacking = self._claims.lacking(sequence, slots)
-        worse = [s for r, _, s in reversed(order) if r > rank and s is not sequence]
-        victims = [s for s in worse if not self._claims.is_firm(s)]
-        if step is None:
-            victims = [s for s in victims if s.preemptions < MOST_FOR_RANK - (not self._preemption.keeps(s))]
-        enough, gain = 0, 0
-        while gain < lacking and enough < len(victims):
-            gain += self._claims.gain(victims[enough])
-            enough += 1
-        if gain < lacking:
+        victims: list[Sequence] = []
+        for other_rank, _, other in reversed(order):
+            if lacking <= 0 or other_rank <= rank:
+                break
+            if other is not sequence and self._may_lose(other, for_rank=step is None):
+                victims.append(other)
+                lacking -= self._claims.gain(other)
+        if lacking > 0:
             is_best = sequence in self._running and len(victims) == len(self._running) - 1
             if not is_best or not victims:
                 return False
-        for victim in victims[:enough]:
+        for victim in victims:
             self._evict(victim, step)
-            order[:] = [place for place in order if place[2] is not victim]
+        if victims:
+            order[:] = [place for place in order if place[2] not in victims]
         return True
+
+    def _may_lose(self, sequence: Sequence, *, for_rank: bool) -> bool:
+        """Whether a sequence's blocks may go to another, for a better rank alone or as memory ran out."""
+        if self._claims.is_firm(sequence):
+            return False
+        if not for_rank:
+            return True
+        return sequence.preemptions < MOST_FOR_RANK and self._preemption.keeps(sequence)
 
     def _evict(self, sequence: Sequence, step: _Step | None) -> None:
         if step is not None:

@@ -17,6 +17,7 @@ from .sequence import Sequence
 class _Job:
     due: float  # on the scheduler's clock; inf: no deadline
     features: Features
+    expected: float  # length of its answer
 
 
 class EarliestDeadline:
@@ -44,13 +45,17 @@ class EarliestDeadline:
     def added(self, sequence: Sequence, now: float) -> None:
         deadline = sequence.terms.deadline
         due = inf if deadline is None else now + deadline
-        self._jobs[sequence.id] = _Job(due, self._predictor.features(sequence))
+        features = self._predictor.features(sequence)
+        expected = self._predictor.expected(features, sequence.rules.max_tokens, sequence.num_outputs)
+        self._jobs[sequence.id] = _Job(due, features, expected)
 
     def slack(self, sequence: Sequence, now: float) -> float:
         """Seconds to spare if it ran from now on; below 0: it will be late."""
         job = self._jobs[sequence.id]
         said = sequence.num_outputs
-        left = self._predictor.expected(job.features, sequence.rules.max_tokens, said) - said
+        if said >= job.expected:
+            job.expected = self._predictor.expected(job.features, sequence.rules.max_tokens, said)
+        left = job.expected - said
         prompt = max(0, sequence.num_tokens - sequence.computed - 1)
         together = self._rates.seconds(round(self._decoding))
         return job.due - now - prompt * self._rates.row - left * together

@@ -44,4 +44,4 @@ class Policy(Protocol):
 
 def next_slots(sequence: Sequence) -> int:
     """Slots for what a sequence has and its next token: the least to start with."""
-    return sequence.num_tokens + 1
+    return sequence.num_tokens + 97

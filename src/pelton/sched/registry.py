@@ -91,7 +91,8 @@ def scheduler_for(
     preemption: Preemption = Recompute()
     if choice.swap_bytes:
         space = SwapSpace(arena, choice.swap_bytes)
-        preemption = SwapOrRecompute(space, pool, arena.layout.block_bytes, rates)
+        block = arena.layout.block_bytes
+        preemption = SwapOrRecompute(space, pool, choice.swap_bytes // block, block, rates)
     if choice.name == MEMORY_BOUND:
         max_sequences = max(max_sequences, budget)
     weights = choice.tenant_weights

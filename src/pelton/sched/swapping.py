@@ -27,7 +27,7 @@ class SwapOrRecompute:
     together, copies overlap the computation, and blocks that have not changed are not copied again.
 
     Promise: exact = True (the same bits come back). Both costs come from `rates`: copies at the speed of
-    the copies so far, rows at what rows cost in the steps so far.
+    the copies so far, rows at what rows cost in the steps so far. most_blocks: what `space` holds.
     """
 
     exact = True
@@ -36,6 +36,7 @@ class SwapOrRecompute:
         self,
         space: SwapSpace,
         pool: BlockPool,
+        most_blocks: int,
         block_bytes: int,
         rates: StepRates,
         clock: Callable[[], float] = perf_counter,
@@ -43,10 +44,12 @@ class SwapOrRecompute:
     ) -> None:
         self._space = space
         self._pool = pool
+        self._most_blocks = most_blocks
         self._block_bytes = block_bytes
         self._rates = rates
         self._clock = clock
         self._copies: dict[int, Swapped] = {}
+        self._depended_on: int | None = None
         self._beside = beside or ThreadPoolExecutor(1, thread_name_prefix="pelton-swap")
         self._saving: tuple[Sequence, Future[Swapped | None]] | None = None
         self.swapped = 0
@@ -64,8 +67,10 @@ class SwapOrRecompute:
             sequence.preempt()
 
     def keeps(self, sequence: Sequence) -> bool:
-        blocks = blocks_for(sequence.computed) * self._block_bytes
-        return self._space.bytes_used + blocks <= self._space.budget_bytes and self._is_cheaper(sequence)
+        if self._depended_on is None:  # copies of who runs again give way; the others do not
+            self._depended_on = sum(copy.num_blocks for copy in self._copies.values() if copy.waiting)
+        needed = blocks_for(sequence.computed)
+        return self._depended_on + needed <= self._most_blocks and self._is_cheaper(sequence)
 
     def back(self, sequence: Sequence) -> None:
         """What the prefix cache still has of it is not copied."""
@@ -102,6 +107,7 @@ class SwapOrRecompute:
                 return
 
     def settle(self) -> None:
+        self._depended_on = None
         if self._saving is None:
             return
         (sequence, future), self._saving = self._saving, None

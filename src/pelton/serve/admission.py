@@ -126,7 +126,8 @@ class Gate:
         if most is not None and held and held + sequences > most:
             return f"{held} sequences of this API key are under way, the most is {most}"
         kept = sum(max(0, self._share - self._held.get(o, 0)) for o in self._tenants if o != tenant)
-        if self.under_way and self.under_way + sequences > self.capacity - kept:
+        is_own = held + sequences <= self._share  # its own even where one request alone took all there is
+        if self.under_way and not is_own and self.under_way + sequences > self.capacity - kept:
             for_others = f", {kept} kept for other API keys" if kept else ""
             return f"{self.under_way} sequences are under way, the most is {self.capacity}{for_others}"
         return None

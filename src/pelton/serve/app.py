@@ -17,12 +17,13 @@ from .completion import TextCompletion
 from .embeddings import add_embeddings
 from .events import EventStream, while_connected
 from .failures import error_response, install_handlers
-from .fields import ChatRequest, CompletionRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
+from .fields import ChatRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
 from .generation import Service, caller_of
 from .guard import ApiKey, BodyLimit, FullQueue, Requests
 from .messages import add_messages
 from .openapi import PLAIN, STREAM, DescribedApp
 from .origin import OwnOrigins
+from .prompt_fields import CompletionRequest
 from .replies import (
     ChatCompletion,
     Completion,
@@ -49,9 +50,7 @@ _TEXT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/message
 def make_app(service: Service) -> FastAPI:
     """The ASGI application over a service."""
     # No pages that would fetch scripts from elsewhere; the document itself is at /openapi.json.
-    app = DescribedApp(
-        title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS
-    )
+    app = DescribedApp(title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS)
     app.has_keys, app.served = bool(service.settings.keys), service.settings.served_model_name
     install_handlers(app)
     _add_generation(app, service)

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,8 +19,9 @@ from .chat import Chat
 from .completion import TextCompletion
 from .embeddings import Embed
 from .failures import body_of, error_body, invalid_body, status_of
-from .fields import ChatRequest, CompletionRequest, EmbeddingRequest
+from .fields import ChatRequest
 from .generation import Caller, Service
+from .prompt_fields import CompletionRequest, EmbeddingRequest
 from .responses import Respond
 from .responses_fields import ResponsesRequest
 from .responses_store import ResponseStore
@@ -78,6 +80,7 @@ class BatchTotals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    seconds: float = 0.0
 
     def take(self, answer: Mapping[str, Any]) -> None:
         response = answer["response"]
@@ -103,6 +106,7 @@ class BatchRun:
 
     async def run(self, lines: Iterator[ReadLine], write: Callable[[ReadLine, str], None]) -> None:
         """`write` gets each line and its answer, one line of JSON."""
+        began = perf_counter()
         under_way: deque[tuple[ReadLine, asyncio.Task[dict[str, Any]]]] = deque()
 
         async def finish_first() -> None:
@@ -119,6 +123,7 @@ class BatchRun:
                 under_way.append((read, asyncio.create_task(self._answer(read))))
             while under_way:
                 await finish_first()
+            self.totals.seconds = perf_counter() - began
         finally:
             tasks = [task for _, task in under_way]
             for task in tasks:

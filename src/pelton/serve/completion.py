@@ -10,11 +10,11 @@ from math import fsum
 from ..outputs import StreamOutput
 from .echo import Echo, joined_logprobs
 from .events import event
-from .fields import CompletionRequest
 from .gathering import Gathered, gather
 from .generation import Answer, Caller, Service
 from .logprobs import OffsetLogprobs, prompt_logprobs
 from .plain_events import PlainEvents
+from .prompt_fields import CompletionRequest
 from .prompts import Prompts
 from .replies import Completion, TextChoice, TextLogprobs, Usage
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from ..outputs import EMBEDDING, Embedding
 from .completion import tokens_of
 from .events import while_connected
-from .fields import EmbeddingRequest, prompts_of
 from .generation import Answer, Caller, Service, caller_of
+from .prompt_fields import EmbeddingRequest, prompts_of
 from .replies import full_reply
 
 

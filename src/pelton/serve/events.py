@@ -93,9 +93,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, first: bytes, frames: AsyncGenerator[bytes, None], framing: Framing = OPENAI
-    ) -> None:
+    def __init__(self, first: bytes, frames: AsyncGenerator[bytes, None], framing: Framing = OPENAI) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._first = first

@@ -32,6 +32,9 @@ from .responses_tools import NamedTool
 
 log = logging.getLogger("pelton.serve")
 
+_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
+"""Of the short list that OpenAI's clients know."""
+
 
 class Respond:
     """One request, checked when made; `events`, `whole` or `start` runs it."""
@@ -145,11 +148,12 @@ class Respond:
             self._store.put(self._tenant, self._kept)
 
     def _fail(self, error: Exception) -> None:
-        told = body_of(error)["error"]
-        if status_of(error) == 500:
+        status = status_of(error)
+        if status == 500:
             log.error("a response failed: %s", type(error).__name__, exc_info=error)
         self.reply.status = "failed"
-        self.reply.error = ResponseFault(code=told["code"] or told["type"], message=told["message"])
+        code = _CODES.get(status, "server_error")
+        self.reply.error = ResponseFault(code=code, message=body_of(error)["error"]["message"])
 
 
 def _begun(name: str, model: str, body: ResponsesRequest) -> ResponseReply:

@@ -1,4 +1,4 @@
-"""Values told apart by their `type`. Tags are in brackets, so that errors leave them out of a field's name."""
+"""Values told apart by their `type`. Tags are in brackets, so that errors leave them out of field names."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_module
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,78 +24,110 @@ _WARM_SHARE = 0.1
 _UNSHARED = ("sharegpt", "random")
 
 
+@dataclass(frozen=True)
+class TrafficFlags:
+    """What is asked and when: fields of WorkloadShape and Arrivals under vLLM's names."""
+
+    workload: Annotated[
+        str,
+        typer.Option("--workload", "--dataset-name", help="sharegpt, random, shared-prefix or agent."),
+    ] = "sharegpt"
+    dataset_path: Annotated[
+        Path | None, typer.Option("--dataset-path", help="A ShareGPT file instead of the installed one.")
+    ] = None
+    num_prompts: Annotated[int, typer.Option("--num-prompts", help="Sessions; an agent has --turns.")] = 48
+    output_len: Annotated[int, typer.Option("--output-len", help="Tokens of each answer.")] = 96
+    input_words: Annotated[int, typer.Option("--input-words", help="Words of a made-up message.")] = 64
+    prefix_words: Annotated[int, typer.Option("--prefix-words", help="Words of a shared beginning.")] = 600
+    turns: Annotated[int, typer.Option("--turns", help="Requests of one agent.")] = 6
+    request_rate: Annotated[
+        float, typer.Option("--request-rate", help="Sessions a second; all at once if not given.")
+    ] = math.inf
+    burstiness: Annotated[
+        float, typer.Option("--burstiness", help="1: Poisson; less: bursts; more: regular.")
+    ] = 1.0
+    max_concurrency: Annotated[
+        int | None, typer.Option("--max-concurrency", help="Sessions under way at most: a closed loop.")
+    ] = None
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos/--stop-at-eos", help="Answers of exactly --output-len tokens.")
+    ] = True
+    seed: Annotated[int, typer.Option("--seed")] = 0
+
+    def sessions(self, runs: int) -> list[list[Session]]:
+        """Sessions of each run; no run asks what another asked, or a cache would answer for the server."""
+        from ...traffic.workload import WorkloadShape, make_workload
+
+        shape = WorkloadShape(
+            sessions=self.num_prompts * runs,
+            output_tokens=self.output_len,
+            input_words=self.input_words,
+            prefix_words=self.prefix_words,
+            turns=self.turns,
+            seed=self.seed,
+            file=self.dataset_path,
+        )
+        made = make_workload(self.workload, shape)
+        size = -(-len(made) // runs)
+        return [made[at : at + size] for at in range(0, len(made), size)]
+
+    def arrivals(self) -> Arrivals:
+        from ...traffic.arrivals import Arrivals
+
+        return Arrivals(
+            rate=self.request_rate,
+            burstiness=self.burstiness,
+            concurrency=self.max_concurrency,
+            seed=self.seed,
+        )
+
+
 def serve(
     *,
+    traffic: TrafficFlags,
     base_url: Annotated[str, typer.Option("--base-url", help="The server.")] = "http://127.0.0.1:8000",
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Its model; the first it lists if not given.")
     ] = None,
     api_key: Annotated[str | None, typer.Option("--api-key", envvar="PELTON_API_KEY")] = None,
-    workload: Annotated[
-        str,
-        typer.Option("--workload", "--dataset-name", help="sharegpt, random, shared-prefix or agent."),
-    ] = "sharegpt",
-    dataset_path: Annotated[
-        Path | None, typer.Option("--dataset-path", help="A ShareGPT file instead of the installed one.")
-    ] = None,
-    num_prompts: Annotated[int, typer.Option("--num-prompts", help="Sessions; an agent has --turns.")] = 48,
-    output_len: Annotated[int, typer.Option("--output-len", help="Tokens of each answer.")] = 96,
-    input_words: Annotated[int, typer.Option("--input-words", help="Words of a made-up message.")] = 64,
-    prefix_words: Annotated[int, typer.Option("--prefix-words", help="Words of a shared beginning.")] = 600,
-    turns: Annotated[int, typer.Option("--turns", help="Requests of one agent.")] = 6,
-    request_rate: Annotated[
-        float, typer.Option("--request-rate", help="Sessions a second; all at once if not given.")
-    ] = math.inf,
-    burstiness: Annotated[
-        float, typer.Option("--burstiness", help="1: Poisson; less: bursts; more: regular.")
-    ] = 1.0,
-    max_concurrency: Annotated[
-        int | None, typer.Option("--max-concurrency", help="Sessions under way at most: a closed loop.")
-    ] = None,
     goodput: Annotated[
         list[str] | None, typer.Option("--goodput", help="ttft:MS, tpot:MS or e2el:MS; may be repeated.")
     ] = None,
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Rates to try in turn, such as 1,2,4: where do SLOs break?")
     ] = None,
-    ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos/--stop-at-eos", help="Answers of exactly --output-len tokens.")
-    ] = True,
     extra_body: Annotated[str, typer.Option("--extra-body", help="JSON fields for every request.")] = "{}",
     warm: Annotated[bool, typer.Option("--warm", help="Measure a warm cache on purpose.")] = False,
     save_result: Annotated[Path | None, typer.Option("--save-result", help="Write the JSON there.")] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
     json: Json = False,
 ) -> None:
     """Put load on a server and report throughput, latencies, goodput, and what its cache saved it."""
-    from ...traffic.arrivals import Arrivals
     from ...traffic.report import parse_objectives
-    from ...traffic.workload import WorkloadShape, make_workload
 
-    shape = WorkloadShape(
-        sessions=num_prompts, output_tokens=output_len, input_words=input_words,
-        prefix_words=prefix_words, turns=turns, seed=seed, file=dataset_path,
-    )  # fmt: skip
     objectives = parse_objectives(goodput or [])
-    sessions = make_workload(workload, shape)
-    arrivals = Arrivals(rate=request_rate, burstiness=burstiness, concurrency=max_concurrency, seed=seed)
-    target = _target(base_url, model, api_key, _fields(extra_body, ignore_eos))
+    arrivals = traffic.arrivals()
     rates = [arrivals.rate] if sweep is None else _rates(sweep)
+    target = _target(base_url, model, api_key, _fields(extra_body, traffic.ignore_eos))
     results = []
-    for rate in rates:
+    for rate, sessions in zip(rates, traffic.sessions(len(rates)), strict=False):
         summary = run(target, sessions, replace(arrivals, rate=rate), objectives)
         results.append({"request_rate": None if math.isinf(rate) else rate, **document(summary)})
-        if sweep is None and not json:
-            _say_summary(summary, objectives)
-        elif not json:
-            _say_rate(rate, summary, objectives)
-        if workload in _UNSHARED and not warm:
+        if not json:
+            _say(rate, summary, objectives, is_sweep=sweep is not None)
+        if traffic.workload in _UNSHARED and not warm:
             _refuse_warm(summary)
-    whole = {"workload": workload, "model": target.model, "base_url": target.url, "runs": results}
+    whole = {"workload": traffic.workload, "model": target.model, "base_url": target.url, "runs": results}
     if json:
         say_json(whole)
     if save_result is not None:
         save_result.write_text(json_module.dumps(whole, indent=2) + "\n", encoding="utf-8")
+
+
+def _say(rate: float, summary: Summary, objectives: Objectives, *, is_sweep: bool) -> None:
+    if is_sweep:
+        _say_rate(rate, summary, objectives)
+    else:
+        _say_summary(summary, objectives)
 
 
 def run(target: Target, sessions: list[Session], arrivals: Arrivals, objectives: Objectives) -> Summary:
