@@ -119,8 +119,9 @@ def sharegpt_trace(shape: TraceShape, file: Path | None = None) -> Trace:
 def agent_trace(shape: TraceShape) -> Trace:
     """Programs that call the model several times on a growing conversation, a tool's result between calls.
 
-    Calls a program: 1 to 30, mostly few (geometric); some calls fan out into three at once. All programs
-    begin with one of four system prompts.
+    Calls a program: 1 to 60, half of them at most 2, one in twenty more than 18 (log-normal, as chats, tool
+    users and tree searches mix); some calls fan out into three at once. Programs begin with one of four
+    system prompts.
     """
     random = np.random.Generator(np.random.Philox(shape.seed))
     beginnings = [_random_tokens(random, shape.beginning) for _ in range(4)]
@@ -140,7 +141,7 @@ def _program(
 ) -> Iterator[Call]:
     last: int | None = None
     index = first
-    for _ in range(min(30, int(random.geometric(0.2)))):
+    for _ in range(min(60, 1 + int(random.lognormal(0.5, 1.4)))):
         text = np.concatenate([text, _random_tokens(random, int(random.integers(10, 60)))])
         if len(text) > shape.longest:
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from .lengths import Features, LengthPredictor
-from .policy import Rank, next_slots
+from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .rates import StepRates
 from .sequence import Sequence
@@ -69,7 +69,7 @@ class EarliestDeadline:
         return (2, job.due)
 
     def slots(self, sequence: Sequence) -> int | None:
-        return next_slots(sequence)
+        return roomy_slots(sequence)
 
     def ran(self, planned: Seq[Planned], now: float) -> None:
         decoding = sum(item.sequence.is_decoding for item in planned)

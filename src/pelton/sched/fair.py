@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
-from .policy import Rank, next_slots
+from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .sequence import Sequence
 from .service import service_of
@@ -53,7 +53,7 @@ class FairShares:
         return (terms.priority, self._charged[terms.tenant] // QUANTUM)
 
     def slots(self, sequence: Sequence) -> int | None:
-        return next_slots(sequence)
+        return roomy_slots(sequence)
 
     def ran(self, planned: Seq[Planned], now: float) -> None:
         for item in planned:

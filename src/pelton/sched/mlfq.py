@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from .policy import Rank, next_slots
+from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .sequence import Sequence
 from .service import prompt_service, service_of
@@ -63,7 +63,7 @@ class SkipJoinQueues:
         return (job.level, job.since)
 
     def slots(self, sequence: Sequence) -> int | None:
-        return next_slots(sequence)
+        return roomy_slots(sequence)
 
     def ran(self, planned: Seq[Planned], now: float) -> None:
         for item in planned:

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from .mlfq import level_of
-from .policy import Rank, next_slots
+from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .sequence import Sequence
 from .service import service_of
@@ -68,7 +68,7 @@ class ProgramAttainedService:
         return (level_of(call.attained + call.served), call.arrival)
 
     def slots(self, sequence: Sequence) -> int | None:
-        return next_slots(sequence)
+        return roomy_slots(sequence)
 
     def ran(self, planned: Seq[Planned], now: float) -> None:
         """The time since the last step was spent on those that this step runs, near enough."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from .lengths import Features, LengthPredictor
-from .policy import Rank, next_slots
+from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .sequence import Sequence
 
@@ -76,7 +76,7 @@ class SkipPredict:
         return (1, job.predicted - said)
 
     def slots(self, sequence: Sequence) -> int | None:
-        return next_slots(sequence)
+        return roomy_slots(sequence)
 
     def ran(self, planned: Seq[Planned], now: float) -> None:
         for item in planned:

@@ -22,7 +22,7 @@ _KINDS = {
     SHARED: ("shared", "#d69e2e"),
     CACHED: ("cached", "#68d391"),
 }
-_QUIET: dict[str, Any] = {"animation": False, "grid": {"left": 50, "right": 15, "top": 30, "bottom": 25}}
+_QUIET: dict[str, Any] = {"animation": False, "grid": {"left": 50, "right": 15, "top": 40, "bottom": 25}}
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _count(view: EngineView, kind: str) -> int:
 def _chart(title: str, marker: str) -> ui.echart:
     options = {
         **_QUIET,
-        "title": {"left": 0, "text": title, "textStyle": {"fontSize": 13, "fontWeight": "normal"}},
+        "title": {"left": 0, "top": 0, "text": title, "textStyle": {"fontSize": 13, "fontWeight": "normal"}},
         "xAxis": {"type": "category", "data": list(range(-SECONDS, 0)), "axisLabel": {"show": False}},
         "yAxis": {"type": "value", "min": 0},
         "tooltip": {"trigger": "axis"},
@@ -137,7 +137,12 @@ def _show(chart: ui.echart, *series: dict[str, Any]) -> None:
 def _map_options(series: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **_QUIET,
-        "title": {"left": 0, "text": "KV blocks", "textStyle": {"fontSize": 13, "fontWeight": "normal"}},
+        "title": {
+            "left": 0,
+            "top": 0,
+            "text": "KV blocks",
+            "textStyle": {"fontSize": 13, "fontWeight": "normal"},
+        },
         "legend": {"top": 0, "right": 10},
         "xAxis": {"type": "category", "data": list(range(COLUMNS)), "show": False},
         "yAxis": {"type": "category", "inverse": True, "show": False},
