@@ -1,4 +1,5 @@
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -6,6 +7,7 @@
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "core/clock.h"
 #include "core/errors.h"
 #include "core/isa_level.h"
 #include "core/packed_weight.h"
@@ -139,6 +141,37 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
     });
 }
 
+// Seconds of one pass over weights as a decode step of `rows` rows makes it: products one after another, a
+// barrier between.
+double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights, Width rows, Width ahead,
+                      ThreadPool& pool, const std::string& isa) {
+    require(rows > 0 && rows <= 4096 && ahead >= 0 && ahead <= (Width{1} << 20),
+            "rows or the distance to prefetch is out of range");
+    Width inputs = 0, outputs = 0;
+    for (const auto& weight : weights) {
+        inputs = std::max(inputs, weight->inputs());
+        outputs = std::max(outputs, weight->outputs());
+    }
+    const std::vector<float> x(static_cast<std::size_t>(rows * inputs));
+    const std::vector<ActivationBlock> blocks(static_cast<std::size_t>(rows * (inputs / kBlockInputs)));
+    std::vector<float> y(static_cast<std::size_t>(rows * outputs));
+    const KernelTable& kernels = kernels_for(isa);
+    const std::int64_t start = nanoseconds();
+    pool.run([&](int thread_id) {
+        for (const auto& weight : weights) {
+            const LinearCall call{weight->view(), blocks.data(),
+                                  x.data(),       weight->inputs(),
+                                  y.data(),       weight->outputs(),
+                                  nullptr,        false,
+                                  false,          ahead};
+            kernels.linear.linear(call,
+                                  linear_share(weight->num_panels(), rows, thread_id, pool.num_threads()));
+            pool.barrier();
+        }
+    });
+    return static_cast<double>(nanoseconds() - start) * 1e-9;
+}
+
 void bind_weight(nb::module_& m) {
     using namespace nb::literals;
     nb::class_<WeightLayout>(m, "WeightLayout")
@@ -168,6 +201,8 @@ void bind_linear(nb::module_& m) {
     m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "", "fine"_a = false);
     m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),
           "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false);
+    m.def("stream_seconds", &stream_seconds, "weights"_a, "rows"_a, "ahead"_a, "pool"_a, "isa"_a = "",
+          nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace pelton::bindings

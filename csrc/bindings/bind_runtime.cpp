@@ -309,6 +309,15 @@ void bind_runtime(nb::module_& m) {
         .def("set_trace", &Program::set_trace, "on"_a)
         .def("trace", &trace)
         .def("events", &events)
+        .def(
+            "set_prefetch",
+            [](Program& p, std::int64_t one, std::int64_t few, std::int64_t many) {
+                for (const std::int64_t ahead : {one, few, many})
+                    require(ahead >= 0 && ahead <= (std::int64_t{1} << 20),
+                            "a distance to prefetch is out of range");
+                p.set_prefetch({{one, few, many}});
+            },
+            "one"_a, "few"_a, "many"_a)
         .def("set_share_prefixes", &Program::set_share_prefixes, "on"_a)
         .def_prop_ro("saved_chunks", &Program::saved_chunks);
 }

@@ -62,9 +62,10 @@ void float_tile(const LinearCall& call, int64_t panel, int64_t row) {
     f32x16 acc[kRows][kPanels];
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) acc[r][p] =
         set1(0.0f);
+    const int64_t ahead = call.ahead != 0 ? call.ahead : 2048;
     int64_t k = 0;
     for (; k + P::kStep <= inputs; k += P::kStep) {
-        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) __builtin_prefetch(w + p * panel_bytes + 2048);
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) __builtin_prefetch(w + p * panel_bytes + ahead);
         float_step<P, kRows, kPanels, P::kStep>(w, panel_bytes, x + k, call.input_stride, acc);
         w += P::kBytes;
     }
@@ -83,7 +84,7 @@ PELTON_INLINE void float_rows(const LinearCall& call, const LinearRange& range, 
 }
 
 template <class P>
-void float_panels(const LinearCall& call, const LinearRange& range) {
+void float_group(const LinearCall& call, const LinearRange& range) {
     int64_t row = range.row_begin;
     const auto all_panels = [&]<int kRows>() {
         for (int64_t panel = range.panel_begin; panel < range.panel_end; panel += tile_panels(kRows))
@@ -95,6 +96,17 @@ void float_panels(const LinearCall& call, const LinearRange& range) {
     all_panels.template operator()<4>();
     all_panels.template operator()<2>();
     all_panels.template operator()<1>();
+}
+
+// Panels that stay in the second-level cache, so that tiles of several sizes read them from memory once.
+template <class P>
+void float_panels(const LinearCall& call, const LinearRange& range) {
+    constexpr int64_t kGroupBytes = 256 * 1024;
+    const int64_t fitting = kGroupBytes / call.weight.panel_bytes / 4 * 4, group = fitting < 4 ? 4 : fitting;
+    for (int64_t panel = range.panel_begin; panel < range.panel_end; panel += group) {
+        const int64_t end = panel + group < range.panel_end ? panel + group : range.panel_end;
+        float_group<P>(call, {panel, end, range.row_begin, range.row_end});
+    }
 }
 
 }  // namespace

@@ -92,7 +92,8 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
                                   width,
                                   nullptr,
                                   false,
-                                  false};
+                                  false,
+                                  frame.prefetch.of(rows)};
             frame.kernels->linear.linear(call,
                                          linear_share(weights_.down[e]->num_panels(), rows, thread, threads));
             continue;
@@ -102,7 +103,8 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
             buffers_.inputs < 0 ? nullptr : frame.value(buffers_.inputs, thread) + start * width;
         run_gated({frame.kernels, &gate, weights_.up[e].get(),
                    blocks == nullptr ? nullptr : blocks + start * width / kBlockInputs, inputs, middle,
-                   frame.value(buffers_.scratch, thread) + start * hidden, rounded, activation_},
+                   frame.value(buffers_.scratch, thread) + start * hidden, rounded, activation_,
+                   frame.prefetch.of(rows)},
                   gated_share(gate, rows, thread, threads));
     }
 }

@@ -17,6 +17,13 @@ struct ValueSpec {
     int row_set;
 };
 
+// How far ahead products ask for their weights: of one row, of 2 to 8, of more. Found by measuring (see
+// pelton/exec/native_tuning.py); 0 is the kernels' own choice. Changes no bit.
+struct Prefetch {
+    std::int64_t ahead[3] = {0, 0, 0};
+    std::int64_t of(std::int64_t rows) const noexcept { return ahead[rows == 1 ? 0 : rows <= 8 ? 1 : 2]; }
+};
+
 struct RowRange {
     std::int64_t begin, end;
     std::int64_t size() const noexcept { return end - begin; }
@@ -34,6 +41,7 @@ constexpr int kWaitStride = 8;  // a cache line each
 struct Frame {
     const KernelTable* kernels = nullptr;
     ThreadPool* pool = nullptr;
+    Prefetch prefetch;
     RaggedBatch batch;
     KvArrays kv{};
     bool replicated = false;

@@ -64,7 +64,8 @@ void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, con
                           width,
                           part.bias.empty() ? nullptr : part.bias.data(),
                           residual != nullptr,
-                          input_.fine};
+                          input_.fine,
+                          frame.prefetch.of(frame.rows(part.output))};
     frame.kernels->linear.linear(call, range);
 }
 
@@ -77,10 +78,10 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread,
 void run_gated(const GatedCall& call, const LinearRange& range) {
     constexpr std::int64_t kRows = 96, kPanels = 8;  // 48 KB of outputs
     const std::int64_t width = call.gate->outputs(), inputs = call.gate->inputs();
-    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs, call.outputs, width,
-                          nullptr,           false,       false};
+    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs,    call.outputs, width,
+                          nullptr,           false,       false,       call.ahead};
     const LinearCall up{call.up->view(), call.blocks, call.inputs, inputs, call.scratch,
-                        width,           nullptr,     false,       false};
+                        width,           nullptr,     false,       false,  call.ahead};
     for (std::int64_t row = range.row_begin; row < range.row_end; row += kRows) {
         const std::int64_t row_end = std::min(row + kRows, range.row_end);
         for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kPanels) {
@@ -130,7 +131,8 @@ void GatedLinearInstruction::run(const Frame& frame, int thread) const {
         frame.value(output_, thread),
         frame.value(scratch_, thread),
         quantized_ < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
-        activation_};
+        activation_,
+        frame.prefetch.of(rows)};
     run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
 }
 

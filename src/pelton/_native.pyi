@@ -126,6 +126,11 @@ def linear(
 ) -> None:
     """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs."""
 
+def stream_seconds(
+    weights: Sequence[PackedWeight], rows: int, ahead: int, pool: ThreadPool, isa: str = ""
+) -> float:
+    """Seconds of one pass over all weights with `rows` rows, prefetching `ahead` bytes (0: as built)."""
+
 # Choosing tokens (csrc/runtime/sampling.h)
 
 class RowSampler:
@@ -259,6 +264,9 @@ class Program:
         """[threads, instructions, 2]: nanoseconds of work and of waiting for others, since switched on."""
     def events(self) -> I64:
         """Rows (thread, instruction, start, end, wait) in nanoseconds of a monotonic clock: 2^18 a thread."""
+
+    def set_prefetch(self, one: int, few: int, many: int) -> None:
+        """Bytes that products of 1, of 2 to 8 and of more rows prefetch ahead; 0: as built."""
 
     def set_share_prefixes(self, on: bool) -> None:
         """Whether attention reads prefixes that spans share once (the default) or for each span."""

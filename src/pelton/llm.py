@@ -15,6 +15,7 @@ from .loading import LoadedEngine, load_engine
 from .outputs import EMBEDDING, Embedding, EmbeddingOutput, RequestOutput, StreamOutput
 from .request import RequestState
 from .requests import Message, Prompt, Requests
+from .sched.registry import offline_scheduler
 from .settings import EngineSettings
 from .spec.draft import Drafter
 from .text import Tokenizer
@@ -149,6 +150,12 @@ class LLM:
         self, prompts: Sequence[Prompt], params: Sequence[SamplingParams], use_tqdm: bool
     ) -> list[RequestOutput]:
         states: list[RequestState] = []
+        before = self.engine.scheduler
+        if len(prompts) > 1 and self.settings.scheduler == "token-budget" and not self.engine.has_work:
+            # Everything is known beforehand: prompts that begin alike run together, to the same text.
+            self.engine.scheduler = offline_scheduler(
+                self.engine.pool, self.engine.max_num_seqs, self.engine.max_num_batched_tokens
+            )
         try:
             for prompt, chosen in zip(prompts, params, strict=True):
                 states.append(self.requests.add(prompt, chosen))
@@ -159,6 +166,7 @@ class LLM:
         finally:
             for state in states:
                 self.requests.abort(state)
+            self.engine.scheduler = before
         return [state.snapshot() for state in states]
 
 

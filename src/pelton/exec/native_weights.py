@@ -69,10 +69,15 @@ class NativeWeights:
         return sum(weight.num_bytes for weight in self.matrices(name))
 
     @property
+    def packed(self) -> list[PackedWeight]:
+        """All matrices that are kept, shared ones once."""
+        return list({id(weight): weight for part in self._named.values() for weight in part}.values())
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all that is kept, shared data once."""
-        matrices = {id(weight): weight.num_bytes for part in self._named.values() for weight in part}
-        return sum(matrices.values()) + sum(vector.nbytes for vector in self._vectors.values())
+        matrices = sum(weight.num_bytes for weight in self.packed)
+        return matrices + sum(vector.nbytes for vector in self._vectors.values())
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self._tensors[name]

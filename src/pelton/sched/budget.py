@@ -86,7 +86,7 @@ class TokenBudgetScheduler:
         self._preemption: Preemption = preemption or Recompute()
         self._rates = rates or StepRates()
         self._clock = clock
-        self._now = clock()
+        self._now = 0.0
         self._claims = Claims(pool)
         self._waiting = WaitingQueue(self._rank)
         self._running: list[Sequence] = []

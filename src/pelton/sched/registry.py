@@ -99,3 +99,8 @@ def scheduler_for(
     return make_scheduler(
         choice.name, Machinery(pool, max_sequences, budget, preemption, rates, weights=weights)
     )
+
+
+def offline_scheduler(pool: BlockPool, max_sequences: int, budget: int) -> TokenBudgetScheduler:
+    """For a batch that is known as a whole: prefix groups, with no more sequences at once than asked for."""
+    return make_scheduler(MEMORY_BOUND, Machinery(pool, max_sequences, budget))

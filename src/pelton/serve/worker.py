@@ -25,6 +25,7 @@ from ..errors import EngineStoppedError, PeltonError
 from ..loading import LoadedEngine, load_resolved
 from ..request import RequestState
 from ..requests import Requests
+from ..settings import default_threads
 from .client import facts_of, load_of
 from .frames import (
     Add,
@@ -44,6 +45,7 @@ from .frames import (
     decode_command,
     encode,
 )
+from .joining import Joining
 from .logs import TextLines
 from .preparing import Preparing
 from .view import view_of
@@ -107,13 +109,16 @@ class Channel:
 class Worker:
     """Steps an engine as long as there is work and tells the server what came of it."""
 
-    def __init__(self, channel: Channel, loaded: LoadedEngine, seed: int | None) -> None:
+    def __init__(
+        self, channel: Channel, loaded: LoadedEngine, seed: int | None, joining: Joining | None = None
+    ) -> None:
         self._channel = channel
         self._engine = loaded.engine
         self._requests = Requests(loaded, seed)
         self._states: dict[int, RequestState] = {}
         self._numbers: dict[int, int] = {}
         self._preparing = Preparing(self._requests)
+        self._joining = joining
 
     def run(self) -> NoReturn:
         """Serve until the server closes its end, which raises ChannelClosedError."""
@@ -126,6 +131,8 @@ class Worker:
                 pieces += filter(None, [self._add(*prepared)])
             if core.has_work:
                 pieces += self._step()
+            if self._joining is not None:
+                pieces = self._joining.take(pieces)
             self._channel.send(Step(load_of(core), pieces))
 
     def _obey(self, command: Command) -> Piece | None:
@@ -136,6 +143,8 @@ class Worker:
             self._preparing.put(command)
         elif isinstance(command, Cancel):
             self._preparing.drop(command.stream)
+            if self._joining is not None:
+                self._joining.drop(command.stream)
             dropped = self._states.pop(command.stream, None)
             if dropped is not None:
                 del self._numbers[id(dropped)]
@@ -196,7 +205,9 @@ def serve_socket(descriptor: int, load: Loader = load_as_told) -> int:
             return 1
         gc.freeze()  # the vocabulary's objects live as long as the process
         try:
-            Worker(channel, loaded, start.settings.seed).run()
+            has_spare = default_threads() > start.settings.num_threads
+            joining = None if has_spare else Joining()
+            Worker(channel, loaded, start.settings.seed, joining).run()
         finally:
             loaded.close()
     except ChannelClosedError:
