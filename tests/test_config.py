@@ -78,7 +78,8 @@ def _bad() -> list[tuple[str, Any]]:
     for name, most in [("stop_token_ids", 1024), ("banned_token_ids", 2**18), ("allowed_token_ids", 2**18)]:
         rows += [(name, value) for value in [*TOKEN_LISTS, range(most + 1), [0] * 1_000_000]]
     rows.append(("allowed_token_ids", []))
-    rows += [("structured_outputs", value) for value in ("a+", {"regex": "a+"}, True, 5, [])]
+    not_structured: list[Any] = ["a+", {"regex": "a+"}, True, 5, []]
+    rows += [("structured_outputs", value) for value in not_structured]
     rows += [(name, value) for name in ("stop", "bad_words") for value in [*STRING_LISTS, ["x"] * 1_000_000]]
     rows += [("stop", ""), ("stop", [str(i) for i in range(17)]), ("bad_words", [str(i) for i in range(129)])]
     biases: list[Any] = [

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from pelton.config import SamplingParams
 from pelton.decode.processor import RequestTokens
-from pelton.engine import Engine, TokenEvent
+from pelton.engine import Engine
 from pelton.errors import ContextOverflowError, OutOfBlocksError
+from pelton.events import TokenEvent
 from pelton.exec.reference import ReferenceExecutor
 from pelton.spec.draft import Draft, Drafter
 from pelton.spec.ngram import NgramDrafter

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pelton.config import SamplingParams
 from pelton.decode.processor import RequestTokens
-from pelton.engine import TokenEvent
+from pelton.events import TokenEvent
 
 from .decode.grammars import COMPILER, END, FORMS, text_of
 from .test_engine import ScriptedDrafter, engine, finish, prompt

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pelton import LLM
 from pelton.config import SamplingParams
 from pelton.decode.processor import RequestTokens
-from pelton.engine import Engine, TokenEvent
+from pelton.engine import Engine
 from pelton.errors import NotFiniteError
+from pelton.events import TokenEvent
 from pelton.exec.native import F32, NativeExecutor, NativeForward
 from pelton.exec.protocol import Executor
 from pelton.kv import EVICTIONS, CacheFolder, DiskTier, KVArena, KVLayout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,8 @@ def load_engine(
 
     Raises StoreError, ModelFileError, TokenizerError, TemplateError, ConfigError, MemoryBudgetError.
     """
+    if settings.tuning_folder is None:
+        settings = replace(settings, tuning_folder=str(store.home / "tuning"))
     return load_resolved(store.resolve(reference, progress), settings, drafter)
 
 
@@ -138,7 +140,8 @@ def make_executor(settings: EngineSettings, plan: Plan, weights: Mapping[str, Te
         return ReferenceExecutor(plan, weights)
     from .exec.native import NativeExecutor
 
-    return NativeExecutor(plan, weights, threads=settings.num_threads, isa=settings.isa)
+    folder = None if settings.tuning_folder is None else Path(settings.tuning_folder)
+    return NativeExecutor(plan, weights, settings.num_threads, settings.isa, folder)
 
 
 def make_sampler(settings: EngineSettings, executor: Executor) -> Sampler:

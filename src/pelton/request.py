@@ -7,7 +7,7 @@ from time import monotonic
 
 from .config import SamplingParams
 from .decode.logprobs import TokenLogprobs
-from .engine import TokenEvent
+from .events import TokenEvent
 from .outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamOutput
 from .text import Detokenizer, StopMatcher, Tokenizer
 

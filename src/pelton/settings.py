@@ -40,6 +40,8 @@ class EngineSettings:
     prefix_cache: whether what was computed is kept for later requests that begin alike. prefix_eviction: what
     gives way when memory runs short, the least recently used or what is predicted not to come back.
     kv_cache_dir: a folder for prefixes to survive in, at most kv_disk bytes of them; None: memory only.
+    tuning_folder: where the native executor remembers what it measured to be fastest on this machine; None
+    measures nothing, which changes no text.
     seed: where random numbers of requests without a seed of their own come from; None: the system.
     """
 
@@ -54,6 +56,7 @@ class EngineSettings:
     scheduler: str = "token-budget"
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     swap_memory: int | None = None
+    tuning_folder: str | None = None
     seed: int | None = None
 
     prefix_cache: bool = True
@@ -72,6 +75,8 @@ class EngineSettings:
         self._check("max_num_batched_tokens", self.max_num_batched_tokens, 1, 2**16)
         self._check("swap_memory", self.swap_memory, 0, 2**50)
         self._check("seed", self.seed, 0, 2**63 - 1)
+        if self.tuning_folder is not None and not isinstance(self.tuning_folder, str):
+            raise ConfigError("must be a folder's path", field="tuning_folder", value=self.tuning_folder)
         if self.scheduler not in SCHEDULERS:
             raise ConfigError(
                 f"must be one of {', '.join(SCHEDULERS)}", field="scheduler", value=self.scheduler

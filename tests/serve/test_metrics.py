@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pelton.engine import ROW_BUCKETS, EngineStats, StepRows
 from pelton.serve.client import EngineLoad
 from pelton.serve.metrics import Metrics
 from pelton.serve.recent import SECONDS, Recent
+from pelton.stats import ROW_BUCKETS, EngineStats, StepRows
 
 from .serving import NAME, PATIENCE, Served, serving
 

@@ -80,8 +80,10 @@ def _start(engine: EngineFlags, stall_seconds: float) -> ServedModel:
     from .home import user_store
 
     with progress_bar(f"fetching {engine.model}") as progress:
-        resolved = user_store(offline=engine.offline).resolve(engine.model, progress)
-    model = in_worker(resolved, settings_from(engine.settings()), stall_seconds=stall_seconds)
+        store = user_store(offline=engine.offline)
+        resolved = store.resolve(engine.model, progress)
+    settings = replace(settings_from(engine.settings()), tuning_folder=str(store.home / "tuning"))
+    model = in_worker(resolved, settings, stall_seconds=stall_seconds)
     gc.freeze()  # the vocabulary's objects live as long as the process
     return model
 

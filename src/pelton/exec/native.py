@@ -17,6 +17,7 @@ from ..plan import Plan, verify
 from ..quant.tensor import Tensor
 from ..types import ALL_ROWS, Batch
 from .native_program import CompiledPlan, Target, compile_plan
+from .native_tuning import UNTUNED, Ahead, tuned
 from .native_weights import NativeWeights
 
 F32 = NDArray[np.float32]
@@ -157,12 +158,18 @@ class NativeExecutor:
     """Runs one plan with the C++ core; see exec.protocol.Executor.
 
     `weights` are packed here, in parallel; the tensors' data is not needed afterwards. `isa` names an
-    instruction-set level, None means PELTON_ISA or else the fastest. Raises PlanError,
+    instruction-set level, None means PELTON_ISA or else the fastest. `tuning_folder` is where
+    native_tuning remembers what is fastest on this machine; None measures nothing. Raises PlanError,
     KernelUnsupportedError, ConfigError, ModelFileError.
     """
 
     def __init__(
-        self, plan: Plan, weights: Mapping[str, Tensor], threads: int, isa: str | None = None
+        self,
+        plan: Plan,
+        weights: Mapping[str, Tensor],
+        threads: int,
+        isa: str | None = None,
+        tuning_folder: Path | None = None,
     ) -> None:
         verify(plan)
         self.plan = plan
@@ -172,12 +179,14 @@ class NativeExecutor:
         self._target: Target | None = Target(pool, Workspace(), self.isa, packed, weights)
         self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}
-        self._sharing = True
+        self._sharing, self._ahead = True, UNTUNED
         self.current: NativeForward | None = None
         self.compiled(frozenset())
         self.weights = weights
         self.weight_bytes: Mapping[str, int] = {name: packed.num_bytes(name) for name in plan.weights}
         self.packed_bytes = packed.total_bytes
+        if tuning_folder is not None:
+            self.prefetch(tuned(tuning_folder, packed.packed, pool, self.isa))
 
     def compiled(self, cuts: frozenset[int]) -> CompiledPlan:
         """The program that can stop at these cuts and the ends of layers."""
@@ -188,6 +197,7 @@ class NativeExecutor:
                 self._programs.pop(next(key for key in self._programs if key))
             self._programs[cuts] = compile_plan(self.plan, self._target, cuts)
             self._programs[cuts].program.set_share_prefixes(self._sharing)
+            self._programs[cuts].program.set_prefetch(*self._ahead)
         return self._programs[cuts]
 
     def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
@@ -230,6 +240,12 @@ class NativeExecutor:
             TraceEvent(thread, index, names[index], compiled.layers[index], start, end, wait)
             for thread, index, start, end, wait in compiled.program.events().tolist()
         ]
+
+    def prefetch(self, ahead: Ahead) -> None:
+        """How far ahead products ask for their weights; see native_tuning. Changes no result."""
+        self._ahead = ahead
+        for compiled in self._programs.values():
+            compiled.program.set_prefetch(*ahead)
 
     def share_prefixes(self, on: bool) -> None:
         """Whether attention reads a prefix that spans share once, as it does unless told; for measuring."""

@@ -16,7 +16,7 @@ MOST_PROGRAMS = 4096
 """Programs remembered; names come from outside. The one unused for longest is forgotten first."""
 STARVATION_RATIO = 8.0
 """A call that has waited so many times what it was served rises to the first queue."""
-_LEAST_SERVED = 1.0
+_LEAST_SERVED = 5.0
 
 
 @dataclass

@@ -70,7 +70,7 @@ class SwapOrRecompute:
         if self._depended_on is None:  # copies of who runs again give way; the others do not
             self._depended_on = sum(copy.num_blocks for copy in self._copies.values() if copy.waiting)
         needed = blocks_for(sequence.computed)
-        return self._depended_on + needed <= self._most_blocks and self._is_cheaper(sequence)
+        return 2 * (self._depended_on + needed) <= self._most_blocks and self._is_cheaper(sequence)
 
     def back(self, sequence: Sequence) -> None:
         """What the prefix cache still has of it is not copied."""

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from ..config import SamplingParams
-from ..engine import ROW_BUCKETS
+from ..stats import ROW_BUCKETS
 from .client import EngineLoad
 from .recent import Recent
 
