@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from typing import Any
 
@@ -32,9 +31,9 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 def test_every_engine_flag_is_a_setting_with_the_same_default() -> None:
-    defaults = {field.name: field.default for field in dataclasses.fields(EngineSettings)}
+    defaults = EngineSettings()
     given = EngineFlags().settings()
-    assert {name: defaults[name] for name in given} == given
+    assert {name: getattr(defaults, name) for name in given} == given
     EngineSettings(**given)
 
 

@@ -37,7 +37,7 @@ def requests() -> Iterator[tuple[I32, SamplingParams, RequestTerms]]:
     random = np.random.default_rng(5)
     for index in range(64):
         size = 250 if index == 20 else int(random.integers(5, LARGEST - 40))
-        length = 4 if index == 20 else int(random.integers(4, 40))
+        length = 4 if index == 20 else int(random.integers(4, 28))
         terms = RequestTerms(
             priority=int(random.integers(-1, 2)),
             deadline=None if index % 3 else float(random.uniform(0.05, 5)),

