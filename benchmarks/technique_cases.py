@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 from cache_cases import CACHE_CASES
 from measured import ROUNDS, Measured, greedy, random_prompt
+from scheduler_cases import SCHEDULER_CASES
 
 from pelton import LLM, SamplingParams
 from pelton.batch import make_batch
@@ -374,4 +375,5 @@ CASES: Mapping[str, Callable[[str], Measured]] = {
     "coupled-verification": coupled,
     "ngram-drafts": ngram,
     **CACHE_CASES,
+    **SCHEDULER_CASES,
 }

@@ -1,5 +1,6 @@
 #include "core/thread_pool.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -22,6 +23,10 @@ using Clock = std::chrono::steady_clock;
 // Long enough to outlast a short interruption of the other thread: on a busy machine 100 microseconds cost
 // three times the tokens, because each of the 150 waits of a token then became a sleep and a wake-up.
 constexpr auto kSpinTime = std::chrono::microseconds(1000);
+// From then on others may have the processor: what is waited for may be a team-mate that another program
+// keeps from running, and to spin on would hold up that program, which then holds up the team-mate. With one
+// busy program on two processors: 115 tokens/s instead of 5.
+constexpr auto kPatience = std::chrono::microseconds(30);
 
 inline void pause() noexcept {
 #if defined(__x86_64__)
@@ -136,14 +141,19 @@ void ThreadPool::publish(std::atomic<std::uint32_t>& word) noexcept {
 
 void ThreadPool::wait_for_change(std::atomic<std::uint32_t>& word, std::uint32_t old) noexcept {
     if (spin_) {
-        Clock::time_point deadline{};
+        Clock::time_point now{}, patience{}, deadline{};
         do {
             for (int i = 0; i < 32; ++i) {
                 if (word.load(std::memory_order_acquire) != old) return;
                 pause();
             }
-            if (deadline == Clock::time_point{}) deadline = Clock::now() + kSpinTime;
-        } while (Clock::now() < deadline);
+            now = Clock::now();
+            if (deadline == Clock::time_point{}) {
+                patience = now + kPatience;
+                deadline = now + kSpinTime;
+            }
+            if (now > patience) sched_yield();
+        } while (now < deadline);
     }
     sleepers_.fetch_add(1);
     word.wait(old);

@@ -1,8 +1,9 @@
 // A fixed team of threads that runs one function at a time, with barriers inside the function.
 //
 // The intended use is one `run` for a whole stretch of work and a `barrier` between its steps: a barrier
-// costs under 2 microseconds while all threads are awake, a `run` wakes sleepers. Waiting spins for about
-// 1000 microseconds and then sleeps; with more threads than processors it sleeps at once.
+// costs under 2 microseconds while all threads are awake, a `run` wakes sleepers. Waiting spins, after 30
+// microseconds lets others run in between, and sleeps after about 1000; with more threads than processors it
+// sleeps at once.
 //
 // fork(): a child process has none of the workers; `run` in it throws. Create the pool in the child instead.
 #pragma once

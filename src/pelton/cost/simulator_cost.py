@@ -151,9 +151,9 @@ class Recorder:
         self._inner.observe(rows, seconds)
 
 
-def calibrate(llm: LLM, model: str = "", rounds: int = 3) -> StepCost:
+def calibrate(llm: LLM, model: str = "", rounds: int = 5) -> StepCost:
     """Time whole engine steps, Python included: prompts of several lengths, few and many decoding. About
-    ten seconds for a 135M model on two cores."""
+    twenty seconds for a 135M model on two cores."""
     engine = llm.engine
     recorder, before = Recorder(engine.scheduler), engine.scheduler
     engine.scheduler = recorder
@@ -183,14 +183,15 @@ def calibrate(llm: LLM, model: str = "", rounds: int = 3) -> StepCost:
 
 
 def _typical(loads: list[StepLoad], seconds: list[float]) -> tuple[list[StepLoad], list[float]]:
-    """Without the steps that took twice the median of their like: others had the machine."""
+    """Without the steps that took a fifth more than the fastest quarter of their like: others had the
+    machine meanwhile."""
     by_kind: dict[tuple[int, int], list[float]] = {}
     for load, time in zip(loads, seconds, strict=True):
         by_kind.setdefault((load.rows, load.sequences), []).append(time)
     kept = [
         (load, time)
         for load, time in zip(loads, seconds, strict=True)
-        if load.rows and time <= 2 * float(np.median(by_kind[load.rows, load.sequences]))
+        if load.rows and time <= 1.2 * float(np.percentile(by_kind[load.rows, load.sequences], 25))
     ]
     return [load for load, _ in kept], [time for _, time in kept]
 

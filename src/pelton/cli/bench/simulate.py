@@ -109,6 +109,8 @@ def step_costs_for(engine: EngineFlags, given: Path | None, *, again: bool) -> S
     path.parent.mkdir(parents=True, exist_ok=True)
     found.save(path)
     note(f"kept in {path}; mean error of the fit {found.error:.0%}")
+    if found.error > 0.2:
+        note("other programs disturbed it: run again with --calibrate when the machine is idle")
     return found
 
 
