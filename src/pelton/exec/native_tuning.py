@@ -3,8 +3,8 @@
 What is best hangs on how long memory takes to answer and on who else uses it: between 4,096 and 16,384
 bytes it makes up to a tenth of the speed of 2 to 8 rows. It changes only when bytes arrive, never a
 result. Choosing by measurement is how LoopTune finds loop schedules; the other things that could be chosen
-so, rows of a tile, rows of a cache block and the split over threads, were measured over all shapes of a
-small model and nowhere beat the fixed choice by more than 2 %.
+so, rows of a tile and rows of a cache block, were measured over all shapes of a small model and nowhere
+beat the fixed choice by more than 2 %.
 """
 
 from __future__ import annotations

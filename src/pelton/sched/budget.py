@@ -92,14 +92,14 @@ class TokenBudgetScheduler:
         self._now = 0.0
         self._claims = Claims(pool)
         self._waiting = WaitingQueue(self._rank)
-        self._running: list[Sequence] = []
+        self._running: dict[int, Sequence] = {}  # by id, in the order of starting
         self._last_ran: dict[int, int] = {}
         self._steps = 0
         self._starts = 0
 
     @property
     def running(self) -> list[Sequence]:
-        return self._running
+        return list(self._running.values())
 
     @property
     def num_waiting(self) -> int:
@@ -112,11 +112,10 @@ class TokenBudgetScheduler:
 
     def adopt(self, sequence: Sequence) -> None:
         self._policy.added(sequence, self._clock())
-        self._running.append(sequence)
+        self._running[sequence.id] = sequence
 
     def remove(self, sequence: Sequence) -> None:
-        if sequence in self._running:
-            self._running.remove(sequence)
+        if self._running.pop(sequence.id, None) is not None:
             self._forget(sequence)
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
@@ -139,8 +138,8 @@ class TokenBudgetScheduler:
             residents = [sequence for _, _, sequence in order]
             self._plan_all(self._with_a_place(residents), step)
         else:
-            residents = self._running
-            self._plan_all(list(residents), step)
+            residents = self.running
+            self._plan_all(residents, step)
         self._admit(step)
         self._plan_idle(residents, step)
         if self._policy.preemptive:
@@ -154,7 +153,7 @@ class TokenBudgetScheduler:
 
     def _order(self) -> list[_Place]:
         """The residents, best first."""
-        return sorted((self._rank(sequence), sequence.id, sequence) for sequence in self._running)
+        return sorted((self._rank(sequence), sequence.id, sequence) for sequence in self._running.values())
 
     # Who gets a place
 
@@ -230,7 +229,7 @@ class TokenBudgetScheduler:
     def _start(self, sequence: Sequence, slots: int) -> None:
         self._starts += 1
         self._waiting.remove(sequence)
-        self._running.append(sequence)
+        self._running[sequence.id] = sequence
         self._claims.claim(sequence, slots, firm=sequence.preemptions >= MOST_PREEMPTIONS - 1)
         self._preemption.back(sequence)
         sequence.start()  # what it shares with others must not go before it runs
@@ -242,7 +241,7 @@ class TokenBudgetScheduler:
         if len(residents) > 1:
             residents = sorted(residents, key=_decoding_first)
         for sequence in residents:
-            if step.left > 0 and (len(residents) == 1 or sequence in self._running):
+            if step.left > 0 and sequence.id in self._running:
                 self._plan(sequence, step)
 
     def _plan_idle(self, residents: list[Sequence], step: _Step) -> None:
@@ -251,7 +250,7 @@ class TokenBudgetScheduler:
             return
         planned = {item.sequence.id for item in step.planned}
         places = self._max_sequences - len(planned)
-        idle = (s for s in residents if s.id not in planned and s in self._running)
+        idle = (s for s in residents if s.id not in planned and s.id in self._running)
         self._plan_all(list(islice(idle, places)), step)
 
     def _plan(self, sequence: Sequence, step: _Step) -> None:
@@ -265,7 +264,7 @@ class TokenBudgetScheduler:
                 sequence.draft = None
                 count = min(sequence.missing, step.left, sequence.most_rows)
             elif len(self._running) == 1:
-                self._running.remove(sequence)
+                del self._running[sequence.id]
                 self._refuse(sequence, step)
                 return
             elif not self._make_room(
@@ -293,7 +292,7 @@ class TokenBudgetScheduler:
                 victims.append(other)
                 lacking -= self._claims.gain(other)
         if lacking > 0:
-            is_best = sequence in self._running and len(victims) == len(self._running) - 1
+            is_best = sequence.id in self._running and len(victims) == len(self._running) - 1
             if not is_best or not victims:
                 return False
         for victim in victims:
@@ -322,7 +321,7 @@ class TokenBudgetScheduler:
     def _evict(self, sequence: Sequence, step: _Step | None) -> None:
         if step is not None:
             step.take_back(sequence)
-        self._running.remove(sequence)
+        del self._running[sequence.id]
         self._claims.drop(sequence)
         self._preemption.out(sequence)
         self._waiting.add(sequence)

@@ -96,17 +96,18 @@ class PrefixGroups:
             if other.table.blocks  # else it was preempted and waits itself
         ):
             return None  # another is computing what this one begins with
+        self._filling[sequence.id] = sequence  # until this step is over, if it starts
         share = min(1.0, SPARE * self._used / self._allowed)
         answer = max(sequence.num_outputs + 1, ceil(share * sequence.rules.max_tokens))
         return sequence.num_prompt + answer
 
     def ran(self, planned: Seq[Planned], now: float) -> None:
-        for item in planned:
-            sequence = item.sequence
-            if sequence.missing > item.count:
-                self._filling[sequence.id] = sequence
-            else:
-                self._filling.pop(sequence.id, None)
+        done = {item.sequence.id for item in planned if item.sequence.missing == item.count}
+        self._filling = {
+            number: sequence
+            for number, sequence in self._filling.items()
+            if number not in done and sequence.table.blocks
+        }
 
     def removed(self, sequence: Sequence, now: float) -> None:
         del self._known[sequence.id]
