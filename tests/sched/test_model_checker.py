@@ -101,7 +101,7 @@ def test_random_traces(name: str) -> None:
     check(name, 15)
 
 
-@pytest.mark.load
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", POLICIES)
 def test_ten_thousand_random_traces(name: str) -> None:
     check(name, -(-10_000 // len(POLICIES)))

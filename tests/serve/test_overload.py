@@ -106,6 +106,7 @@ def quantile(values: list[float], share: float) -> float:
 
 
 @pytest.mark.load
+@pytest.mark.speed
 def test_ten_times_its_capacity_leaves_goodput_and_waits_as_they_were(real_model_path: Path) -> None:
     flags = ("-np", str(AT_ONCE), "--max-queue", str(QUEUE), "-c", "512")
     with running_command(real_model_path, *flags) as (_, url, _):

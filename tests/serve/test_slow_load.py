@@ -75,6 +75,7 @@ async def read_slowly(clients: list[socket.socket], server: psutil.Process, peak
     return ends
 
 
+@pytest.mark.speed
 def test_slow_readers_cost_no_memory_and_hold_nobody_up(tiny_path: Path) -> None:
     with running_command(tiny_path, "-np", "80") as (process, url, _), ExitStack() as stack:
         server = psutil.Process(process.pid)
