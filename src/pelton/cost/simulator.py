@@ -8,14 +8,13 @@ Promise: the same trace gives the same figures every time, and the order of comp
 from __future__ import annotations
 
 import heapq
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..decode.finish import FinishRules
 from ..decode.history import TokenHistory
 from ..decode.request import DecodeRequest
-from ..kv import BlockPool, BlockTable, KVArena, KVLayout, LeastRecentlyUsed, PrefixCache, SwapSpace
+from ..kv import BlockPool, BlockTable, KVArena, KVLayout, LeastRecentlyUsed, PrefixCache, Swapped, SwapSpace
 from ..plan import KVShape
 from ..sched.preemption import Preemption, Recompute
 from ..sched.protocol import Planned
@@ -23,7 +22,7 @@ from ..sched.rates import StepRates
 from ..sched.registry import MEMORY_BOUND, Machinery, make_scheduler
 from ..sched.sequence import Sequence
 from ..sched.service import service_of
-from ..sched.swapping import SwapOrRecompute
+from ..sched.swapping import Save, SwapOrRecompute
 from .simulator_cost import StepCost, StepLoad
 from .simulator_trace import Call, Trace
 
@@ -212,16 +211,16 @@ class _Run:
             contended[tenant] = contended.get(tenant, 0.0) + service_of(item)
 
 
-class _SameThread(Executor):
+class _SameThread:
     """Does work at once, and counts the blocks it copied: in the engine they cost no time."""
 
     def __init__(self, space: SwapSpace) -> None:
         self._space = space
         self.blocks = 0
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def __call__(self, save: Save) -> Future[Swapped | None]:
         before = self._space.blocks_copied
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
+        future: Future[Swapped | None] = Future()
+        future.set_result(save())
         self.blocks += self._space.blocks_copied - before
         return future
