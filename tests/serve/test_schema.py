@@ -168,7 +168,10 @@ def check_mixed(
     """Good requests to one operation with one to three of `fields` put in: many of them are good still."""
     random, found = Random(operation.path), Counter[int]()
     for _ in range(examples):
-        body = {**BASES[operation.path], **dict(random.sample(fields, random.randint(1, 3)))}
+        body = {
+            **BASES[operation.path],
+            **dict(random.sample(fields, min(len(fields), random.randint(1, 3)))),
+        }
         case = operation.Case(body=body, media_type="application/json")
         found[case.call_and_validate(session=session, checks=CHECKS).status_code] += 1
     return found
