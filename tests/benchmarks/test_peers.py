@@ -96,11 +96,6 @@ def test_a_worker_that_dies_says_why(load: Any, tmp_path: Path) -> None:
         process.load()
 
 
-def test_whole_records_of_a_cut_file(load: Any) -> None:
-    text = '[{"a": [1]},\n {"b": []}, {"c": [{"d'
-    assert list(load("work").records(text)) == [{"a": [1]}, {"b": []}]
-
-
 def test_speeds_count_the_right_tokens(load: Any) -> None:
     work = load("work")
     reply = {"seconds": 3.0, "first": 1.0, "tokens_at_first": 10.0, "tokens": 30.0}

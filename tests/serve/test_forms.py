@@ -143,7 +143,7 @@ def test_streams_say_the_same(served: Served) -> None:
 def test_a_grammar_that_takes_too_long_hurts_nobody_else(served: Served) -> None:
     rules = "\n".join(f"A{i}: A{i + 1} A{i + 1}" for i in range(60))
     hostile = {"grammar": f'start: A0\n{rules}\nA60: "x"'}
-    with pytest.raises(BadRequestError, match="takes longer than|too big"):
+    with pytest.raises(BadRequestError, match=r"takes longer than|too big"):
         chat(served, extra_body={"structured_outputs": hostile})
     assert chat(served, extra_body={"structured_outputs": {"choice": ["still here"]}}) == "still here"
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
-from ..exec.native import NativeExecutor, NativeForward
+from ..exec.native import F32, NativeExecutor, NativeForward
 from ..kv import KVArena
 from ..llm import LLM
 from ..plan import Plan
@@ -55,7 +55,7 @@ class TimedForward:
         self._inner.advance(end)
         self._marks.append(Mark("run", PYTHON_TRACK, start, perf_counter_ns()))
 
-    def logits(self) -> object:
+    def logits(self) -> F32:
         start = perf_counter_ns()
         result = self._inner.logits()
         self._marks.append(Mark(_OUT, PYTHON_TRACK, start, perf_counter_ns()))
@@ -146,7 +146,7 @@ def record(llm: LLM, executor: NativeExecutor, states: Sequence[RequestState], s
     """Run at most `steps` steps of requests that were added, with every call and instruction timed."""
     marks: list[Mark] = []
     bounds: list[tuple[int, int]] = []
-    llm.engine.executor = TimedExecutor(executor, marks)  # type: ignore[assignment]  # logits are F32
+    llm.engine.executor = TimedExecutor(executor, marks)
     executor.trace(True)
     try:
         while len(bounds) < steps and not all(state.finished for state in states):
