@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import socket
 from collections.abc import Iterator
@@ -139,3 +140,24 @@ def test_many_prompts_tokens_and_biases_are_bounded(served: Served) -> None:
         reply = served.http.post("/v1/completions", json={"prompt": "hello", name: value})
         assert (reply.status_code, len(reply.content) < 2000) == (400, True), name
         assert name in reply.json()["error"]["message"]
+
+
+def test_an_answer_before_the_body_was_read_is_told_as_the_last(served: Served) -> None:
+    """A client that keeps connections would otherwise send its next request into a closed one."""
+    request = head("/v1/completions", "Content-Encoding: gzip", f"Content-Length: {1 << 20}")
+    long = raw(served, request, iter(()))
+    assert long.startswith(b"HTTP/1.1 415 ")
+    assert b"\r\nconnection: close\r\n" in long.lower()
+
+
+def test_a_short_body_nobody_wants_leaves_the_connection_as_it_was(served: Served) -> None:
+    host, _, port = urlsplit(served.url).netloc.rpartition(":")
+    client = http.client.HTTPConnection(host, int(port), timeout=20)
+    for _ in range(20):  # http.client sends the header and the body in two pieces
+        client.request("POST", "/v1/completions", b"ab", {"Content-Encoding": "gzip"})
+        socket_before = client.sock
+        reply = client.getresponse()
+        assert (reply.status, reply.getheader("connection")) == (415, None)
+        reply.read()
+        assert client.sock is socket_before is not None
+    client.close()

@@ -15,6 +15,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -25,6 +26,7 @@ SEND_BUFFER = 64 << 10
 """Asked of the kernel, which takes twice that for its own account (socket(7))."""
 WRITE_BUFFER = 32 << 10
 """Bytes that wait in this process before a stream waits for its reader; a frame is about 200."""
+_PASSED_OVER = 64 << 10
 _LINGER_SECONDS = 2.0
 _SPARE_FILES = 64
 _RESET = struct.pack("ii", 1, 0)
@@ -108,6 +110,8 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.app = self._answering
+        self._serve: ASGIApp = config.loaded_app
         self._limits = server_state.limits
         self._phase = Phase.HEADER
         self._deadline: float | None = None
@@ -148,12 +152,42 @@ class Connection(H11Protocol):
         elif self._phase is not Phase.HEADER:
             self._enter(Phase.IDLE)
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-            # Closed now it would be reset, and the client might never see what the answer was.
-            self._unset_keepalive_if_required()
-            self._linger()
+    async def _answering(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app; an answer given before its request's body was read says that it is the connection's last.
+
+        Without being told, a client that keeps connections sends its next request into a closed one.
+        """
+        is_last = False
+
+        async def telling(message: Message) -> None:
+            nonlocal is_last
+            if message["type"] == "http.response.start" and self._body_is_missing():
+                await self._pass_over(scope, receive)
+                is_last = self._body_is_missing()
+                if is_last:
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            elif is_last and not message.get("more_body", False):
+                # Closed now it would be reset, and the client might never see what the answer was.
+                await send({**message, "more_body": True})
+                self._linger()
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                return
+            await send(message)
+
+        await self._serve(scope, receive, telling)
+
+    def _body_is_missing(self) -> bool:
+        return self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing()
+
+    async def _pass_over(self, scope: Scope, receive: Receive) -> None:
+        """Read a short body that nobody wants, so that the connection can be used again."""
+        if self.cycle.waiting_for_100_continue:
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if length.isdigit() and len(length) < 10 and int(length) <= _PASSED_OVER:
+            while (await receive()).get("more_body", False):
+                pass
 
     def send_400_response(self, msg: str) -> None:
         is_large = len(self.conn.trailing_data[0]) >= LARGEST_HEADERS
