@@ -27,7 +27,6 @@ ROOMS = [
     "exec",
     "decode",
     "spec",
-    "adapt",
     "sched",
     "batch",
     "hidden",
@@ -51,6 +50,26 @@ ROOMS = [
 ]
 """A module imports only from rooms before its own."""
 
+SERVE_ROOMS = [
+    "seeing",
+    "worker",
+    "http",
+    "settings",
+    "answers",
+    "openai",
+    "responses",
+    "anthropic",
+    "batch",
+    "page",
+    "stats",
+    "app",
+    "served",
+    "server",
+]
+
+ORDERS = {"pelton": ROOMS, "pelton.serve": SERVE_ROOMS}
+"""The rooms of each package that has an order."""
+
 FORBIDDEN_MODULES = {"pickle", "dill", "marshal", "shelve", "cloudpickle", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 
@@ -59,8 +78,8 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and room of every import from inside the package, however it is written."""
+def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every import from inside the package, however it is written."""
     package = ["pelton", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -72,20 +91,50 @@ def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
         else:
             continue
         for target in targets:
-            parts = target.split(".")
-            if parts[0] == "pelton" and len(parts) > 1 and not parts[1].startswith("_"):
-                yield node.lineno, parts[1]
+            if target.startswith("pelton."):
+                yield node.lineno, target
 
 
+def room_within(package: str, module: str) -> str | None:
+    """The room of `package` that a module is in; None where it is in none."""
+    if not module.startswith(f"{package}."):
+        return None
+    room = module.removeprefix(f"{package}.").split(".")[0]
+    return None if room.startswith("_") else room
+
+
+def late_imports(path: Path, package: str) -> list[tuple[int, str]]:
+    """Line and room of every import from a room of `package` that comes after the module's own."""
+    order = ORDERS[package]
+    room = room_within(package, ".".join(["pelton", *path.relative_to(PACKAGE).with_suffix("").parts]))
+    if room is None:
+        return []
+    assert room in order, f"{room} has no place in the order of {package}"
+    allowed = order[: order.index(room) + 1]
+    rooms = ((line, room_within(package, module)) for line, module in imported_modules(path))
+    return [(line, target) for line, target in rooms if target is not None and target not in allowed]
+
+
+@pytest.mark.parametrize("package", ORDERS)
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
-        return
-    assert room in ROOMS, f"{room} has no place in the order of rooms"
-    allowed = set(ROOMS[: ROOMS.index(room) + 1])
-    wrong = [(line, target) for line, target in imported_rooms(path) if target not in allowed]
-    assert not wrong, f"{path.name} imports from later rooms: {wrong}"
+def test_imports_point_one_way(path: Path, package: str) -> None:
+    wrong = late_imports(path, package)
+    assert not wrong, f"{path.name} imports from later rooms of {package}: {wrong}"
+
+
+@pytest.mark.parametrize("package", ORDERS)
+def test_every_room_in_an_order_exists(package: str) -> None:
+    folder = PACKAGE.parent.joinpath(*package.split("."))
+    found = {
+        path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(ORDERS[package]) <= found
+
+
+def test_serve_says_its_order() -> None:
+    text = ast.get_docstring(ast.parse((PACKAGE / "serve" / "__init__.py").read_text()))
+    assert text is not None
+    assert re.findall(r"^    (\w+) {2,}", text, re.MULTILINE) == SERVE_ROOMS
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))

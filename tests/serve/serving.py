@@ -16,12 +16,12 @@ import httpx
 import psutil
 from openai import OpenAI
 
-from pelton.serve.generation import Service
-from pelton.serve.process import WorkerCommand, worker_command
+from pelton.serve.answers.generation import Service
 from pelton.serve.served import in_worker
 from pelton.serve.server import Server, make_service
 from pelton.serve.settings import ServerSettings
-from pelton.serve.supervisor import EngineProcess
+from pelton.serve.worker.process import WorkerCommand, worker_command
+from pelton.serve.worker.supervisor import EngineProcess
 from pelton.settings import EngineSettings
 from pelton.weights.store import default_store
 

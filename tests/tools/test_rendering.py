@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pelton.errors import ConfigError, RequestError
-from pelton.serve.prompts import Prompts
+from pelton.serve.answers.prompts import Prompts
 from pelton.text import ChatTemplate
 from pelton.tools.definitions import ToolDefinition, ToolUse
 from pelton.tools.dialects import DIALECTS, dialect_named, dialect_of

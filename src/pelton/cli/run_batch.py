@@ -15,8 +15,8 @@ from .options import EngineFlags
 from .serve import name_of
 
 if TYPE_CHECKING:
-    from ..serve.batch import BatchTotals
-    from ..serve.batch_file import ReadLine
+    from ..serve.batch.lines import ReadLine
+    from ..serve.batch.run import BatchTotals
 
 EXIT_SOME_FAILED = 3
 _WINDOW = 4
@@ -47,7 +47,7 @@ def run_batch(
     from ..errors import ConfigError
 
     try:
-        from ..serve.batch_file import lines_done, read_lines
+        from ..serve.batch.lines import lines_done, read_lines
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"needs {error.name}, which `pip install 'pelton[serve]'` brings", field="pelton run-batch"
@@ -77,7 +77,7 @@ async def _answer_all(
     lines: Iterator[ReadLine],
     write: Callable[[ReadLine, str], None],
 ) -> BatchTotals:
-    from ..serve.batch import BatchRun
+    from ..serve.batch.run import BatchRun
     from ..serve.server import make_service
     from ..serve.settings import ServerSettings
 

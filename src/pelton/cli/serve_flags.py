@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from .console import note
 
 if TYPE_CHECKING:
-    from ..serve.generation import Service
+    from ..serve.answers.generation import Service
 
 
 class LogFormat(str, Enum):
@@ -70,7 +70,7 @@ class LimitFlags:
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments for ServerSettings. Raises ConfigError for the key file."""
-        from ..serve.keys import read_keys
+        from ..serve.http.keys import read_keys
 
         return {
             "api_key": self.api_key,
@@ -117,7 +117,7 @@ class SeeingFlags:
         """Write the log and send traces for as long as the block runs."""
         import sys
 
-        from ..serve.logs import logging_to
+        from ..serve.seeing.logs import logging_to
 
         level = self.log_level.value.upper()
         with logging_to(sys.stderr, self.log_format.value, level=level, access=self.access_log):
@@ -125,7 +125,7 @@ class SeeingFlags:
                 yield
                 return
             try:
-                from ..serve.tracing import send_traces
+                from ..serve.seeing.tracing import send_traces
             except ModuleNotFoundError as error:
                 raise ConfigError(
                     f"needs {error.name}, which `pip install 'pelton[otel]'` brings", field="--otlp-endpoint"

@@ -12,31 +12,21 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
 from ..errors import RequestError
-from .chat import Chat, render
-from .completion import TextCompletion
-from .embeddings import add_embeddings
-from .events import EventStream, while_connected
-from .failures import error_response, install_handlers
-from .fields import ChatRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
-from .generation import Service, caller_of
-from .guard import ApiKey, BodyLimit, FullQueue, Requests
-from .messages import add_messages
-from .openapi import PLAIN, STREAM, DescribedApp
-from .origin import OwnOrigins
-from .prompt_fields import CompletionRequest
-from .replies import (
-    ChatCompletion,
-    Completion,
-    ErrorReply,
-    Health,
-    Model,
-    ModelList,
-    Text,
-    Tokens,
-    Version,
-    json_reply,
-)
-from .responses_routes import add_responses
+from .answers.generation import Service, caller_of
+from .anthropic.messages import add_messages
+from .http.events import EventStream, while_connected
+from .http.failures import error_response, install_handlers
+from .http.guard import ApiKey, BodyLimit, FullQueue, Requests
+from .http.openapi import PLAIN, STREAM, DescribedApp
+from .http.origin import OwnOrigins
+from .http.replies import Health, Version, json_reply
+from .openai.chat import Chat, render
+from .openai.completion import TextCompletion
+from .openai.embeddings import add_embeddings
+from .openai.fields import ChatRequest, DetokenizeRequest, TemplateFields, TokenizeRequest
+from .openai.prompt_fields import CompletionRequest
+from .openai.replies import ChatCompletion, Completion, ErrorReply, Model, ModelList, Text, Tokens
+from .responses.routes import add_responses
 from .stats import add_stats
 
 _ERRORS: dict[int | str, dict[str, Any]] = {

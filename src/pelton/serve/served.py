@@ -12,10 +12,10 @@ from ..loading import load_text
 from ..settings import EngineSettings
 from ..text import ChatTemplate, Tokenizer
 from ..weights.store import ResolvedModel
-from .client import EngineClient, InProcessClient
-from .frames import Start
-from .process import WorkerCommand, worker_command
-from .supervisor import EngineProcess
+from .worker.client import EngineClient, InProcessClient
+from .worker.frames import Start
+from .worker.process import WorkerCommand, worker_command
+from .worker.supervisor import EngineProcess
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import uvicorn
 
 from ..errors import ConfigError
 from ..llm import LLM
-from .admission import Gate
+from .answers.generation import Service
+from .answers.prompts import Prompts
 from .app import make_app
-from .connections import LARGEST_HEADERS, Connection, ConnectionLimits, OpenConnections, allow_files
-from .generation import Service
-from .metrics import Metrics
-from .prompts import Prompts
+from .http.admission import Gate
+from .http.connections import LARGEST_HEADERS, Connection, ConnectionLimits, OpenConnections, allow_files
+from .seeing.metrics import Metrics
 from .served import ServedModel, in_process
 from .settings import ServerSettings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ConfigError
 from ..tools.dialects import dialect_named
-from .keys import TenantKey
+from .http.keys import TenantKey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

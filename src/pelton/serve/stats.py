@@ -11,8 +11,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from ..errors import EngineStoppedError
-from .generation import Service
-from .replies import json_reply
+from .answers.generation import Service
+from .http.replies import json_reply
 
 _VIEW_SECONDS = 5.0
 QUANTILES = (0.5, 0.9, 0.99)

@@ -8,7 +8,7 @@ from time import monotonic
 
 from nicegui import ui
 
-from ..generation import Service
+from ..answers.generation import Service
 from .controls import control_row, show_text
 from .talk import Controls, Progress, talk
 

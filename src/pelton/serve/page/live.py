@@ -9,9 +9,8 @@ from typing import Any
 from nicegui import ui
 
 from ...errors import PeltonError
-from ..client import EngineLoad
-from ..generation import Service
-from ..view import CACHED, FREE, PRIVATE, SHARED, EngineView
+from ..answers.generation import Service
+from ..seeing.view import CACHED, FREE, PRIVATE, SHARED, EngineLoad, EngineView
 
 SECONDS = 120
 COLUMNS = 64

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse, Response
 from nicegui import Client, ui
 
-from ..generation import Service
+from ..answers.generation import Service
 from .chat import Conversation
 from .live import Live
 from .race import Race

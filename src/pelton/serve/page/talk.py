@@ -11,9 +11,9 @@ from time import monotonic
 
 from ...config import SamplingParams
 from ...errors import PeltonError
-from ..chat import render
-from ..fields import ChatMessage, TemplateFields
-from ..generation import Answer, Service
+from ..answers.generation import Answer, Service
+from ..openai.chat import render
+from ..openai.fields import ChatMessage, TemplateFields
 
 
 @dataclass

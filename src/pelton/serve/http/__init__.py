@@ -1,0 +1,1 @@
+"""What all requests have in common: connections, guards, admission, errors, event streams."""

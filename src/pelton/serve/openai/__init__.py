@@ -1,0 +1,1 @@
+"""Chat, completions and embeddings as OpenAI's clients know them, with vLLM's further fields."""

@@ -1,0 +1,247 @@
+"""What clients may send. A field that is not here is refused by name; only `user` is taken and ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from ...config import MAX_INTEGER, MAX_LOGPROBS, SamplingParams
+from ...errors import RequestError
+from ...structured import StructuredOutputs
+from ...terms import RequestTerms
+from ...tools.definitions import ToolUse
+from .form_fields import ResponseFormat, StructuredFields
+from .tool_fields import Tool, ToolChoice, tool_use
+
+REQUEST_ID = "^[A-Za-z0-9_.:-]{1,128}$"
+
+_DIRECT = (
+    *("n", "temperature", "top_p", "top_k", "min_p", "typical_p"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+    *("allowed_token_ids", "banned_token_ids", "bad_words", "min_tokens", "stop", "stop_token_ids"),
+    *("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "seed", "prompt_logprobs"),
+    "detokenize",
+)
+"""Fields that SamplingParams has under the same name; null means its default."""
+
+
+_TERMS = ("priority", "deadline", "program", "cache_salt")
+"""Fields of RequestTerms; the tenant is who the API key says."""
+
+
+class Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _not_zero(value: int | None) -> int | None:
+    if value == 0:
+        raise PydanticCustomError("zero", "must be above 0, or -1 for as many as fit")
+    return value
+
+
+Truncate = Annotated[
+    int | None,
+    Field(ge=-1, le=MAX_INTEGER, json_schema_extra={"not": {"const": 0}}),
+    AfterValidator(_not_zero),
+]
+"""How many of a prompt's last tokens are kept."""
+
+
+class StreamOptions(Fields):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class TermFields(Fields):
+    """How a request is treated: RequestTerms but for the tenant, who is whose API key it came with."""
+
+    priority: int | None = None
+    deadline: float | None = None
+    program: str | None = None
+    cache_salt: str | None = None
+
+    def terms(self, tenant: str) -> RequestTerms:
+        """Raises RequestError naming field and value."""
+        given = {name: getattr(self, name) for name in _TERMS if getattr(self, name) is not None}
+        return RequestTerms(tenant=tenant, **given)
+
+
+class SamplingFields(TermFields):
+    """SamplingParams' fields: types are checked here, ranges there."""
+
+    model: str | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    banned_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    detokenize: bool | None = None
+    seed: int | None = None
+    prompt_logprobs: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+    structured_outputs: StructuredFields | None = None
+    truncate_prompt_tokens: Truncate = None
+    request_id: str | None = Field(default=None, pattern=REQUEST_ID)
+    user: str | None = Field(default=None, description="Taken for compatibility; nothing is done with it.")
+
+    def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        """Checked parameters. Raises RequestError naming field and value."""
+        if self.stream and self.prompt_logprobs is not None:
+            raise RequestError(
+                "is not given for streams", field="prompt_logprobs", value=self.prompt_logprobs
+            )
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("is only for stream = true", field="stream_options")
+        given = {name: getattr(self, name) for name in _DIRECT if getattr(self, name) is not None}
+        bias = None if self.logit_bias is None else {_token(key): v for key, v in self.logit_bias.items()}
+        form = self.form()
+        return SamplingParams(
+            max_tokens=max_tokens, logprobs=logprobs, logit_bias=bias, structured_outputs=form, **given
+        )
+
+    def form(self) -> StructuredOutputs | None:
+        """What the text shall look like. Raises RequestError naming the part that is wrong."""
+        return None if self.structured_outputs is None else self.structured_outputs.outputs()
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def wants_running_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+
+_ROLE_SCHEMA = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_-]{0,31}$"}
+_CONTENT_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "required": ["type", "text"],
+            },
+        },
+        {"type": "null"},
+    ]
+}
+
+
+class ChatMessage(Fields):
+    """One message. Fields of OpenAI's answers that this server never fills may come back as null."""
+
+    role: Annotated[str, WithJsonSchema(_ROLE_SCHEMA)]
+    content: Annotated[str | list[dict[str, Any]] | None, WithJsonSchema(_CONTENT_SCHEMA)] = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+
+    def plain(self) -> dict[str, object]:
+        """The message as chat templates know it: content always there, other fields where given."""
+        return {"content": self.content, **self.model_dump(exclude_none=True)}
+
+
+class TemplateFields(Fields):
+    """How a conversation becomes a prompt."""
+
+    messages: list[ChatMessage]
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        """The tools that may be called. Raises RequestError naming the one that is wrong."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+
+class ChatRequest(TemplateFields, SamplingFields):
+    """POST /v1/chat/completions."""
+
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    response_format: ResponseFormat | None = None
+
+    def form(self) -> StructuredOutputs | None:
+        given = None if self.response_format is None else self.response_format.outputs()
+        if given is None:
+            return super().form()
+        if self.structured_outputs is not None:
+            raise RequestError("give this or structured_outputs, not both", field="response_format")
+        return given
+
+    @property
+    def form_field(self) -> str:
+        """Where an error in the form of the answer lies."""
+        if self.structured_outputs is not None:
+            return "structured_outputs"
+        if self.tools:
+            return "tools"
+        return "response_format.json_schema.schema"  # no other can be wrong this late
+
+    def params(self) -> SamplingParams:
+        """Without a limit the answer may run to the end of the context."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestError("needs logprobs = true", field="top_logprobs", value=self.top_logprobs)
+        if None not in (self.max_tokens, self.max_completion_tokens):
+            raise RequestError("give this or max_tokens, not both", field="max_completion_tokens")
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return self.sampling(limit, (self.top_logprobs or 0) if self.logprobs else None)
+
+
+class TokenizeRequest(Fields):
+    """POST /tokenize: a text, or a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    return_token_strs: bool = False
+
+
+class DetokenizeRequest(Fields):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: list[int]
+
+
+def _token(key: str) -> int:
+    if not (key.isascii() and key.isdigit() and len(key) <= 10):
+        raise RequestError("keys are token ids", field="logit_bias", value=key[:64])
+    return int(key)
