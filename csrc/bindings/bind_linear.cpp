@@ -12,6 +12,7 @@
 #include "core/isa_level.h"
 #include "core/packed_weight.h"
 #include "core/partition.h"
+#include "core/standard_floats.h"
 
 namespace pelton::bindings {
 
@@ -96,13 +97,15 @@ Array<float, 2> unpack_rows(const PackedWeight& weight, Array<const std::int64_t
     float* values = new float[rows.size() * width];
     Array<float, 2> result = owned_array<float, 2>(values, {rows.size(), width});
     nb::gil_scoped_release release;
+    const StandardFloats floats;
     for (std::size_t i = 0; i < rows.size(); ++i) weight.unpack_row(rows.data()[i], values + i * width);
     return result;
 }
 
 // blocks as bytes [rows, width / 32 * 48]
 Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa, bool fine) {
-    require(x.shape(1) % kBlockInputs == 0, "activations are quantized in blocks of 32");
+    require(x.shape(1) > 0 && x.shape(1) % kBlockInputs == 0, "activations are quantized in blocks of 32");
+    const StandardFloats floats;
     const std::size_t blocks = x.shape(1) / kBlockInputs, row_bytes = blocks * sizeof(ActivationBlock);
     auto* bytes = new std::uint8_t[x.shape(0) * row_bytes];
     Array<std::uint8_t, 2> result = owned_array<std::uint8_t, 2>(bytes, {x.shape(0), row_bytes});
@@ -149,6 +152,7 @@ double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights,
             "rows or the distance to prefetch is out of range");
     Width inputs = 0, outputs = 0;
     for (const auto& weight : weights) {
+        require(weight != nullptr, "a weight is missing");
         inputs = std::max(inputs, weight->inputs());
         outputs = std::max(outputs, weight->outputs());
     }

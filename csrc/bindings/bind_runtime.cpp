@@ -85,8 +85,10 @@ void begin(Program& program, Integers tokens, Integers positions, Integers slots
                              context.data(),
                              is_tree.data(),
                              tables.data()};
+    auto arena = std::make_shared<const std::pair<KvArray, KvArray>>(keys, values);
+    const std::shared_ptr<const void> before = program.workspace()->arena();  // let go with the GIL held
     nb::gil_scoped_release release;
-    program.begin(arrays, sets, kv);
+    program.begin(arrays, sets, kv, std::move(arena));
 }
 
 Array<float, 2> copy_of(const float* from, std::int64_t rows, std::int64_t width) {
@@ -103,7 +105,7 @@ Array<float, 2> read(const Program& program, int value) {
 // The value itself, not a copy; overwritten by the next pass, but never freed under the array.
 Array<float, 2> view(const Program& program, int value) {
     using Holder = std::shared_ptr<AlignedBuffer>;
-    auto* holder = new Holder(program.workspace()->shared());
+    auto* holder = new Holder(program.memory_of(value));
     nb::capsule owner(holder, [](void* p) noexcept { delete static_cast<Holder*>(p); });
     return Array<float, 2>(
         const_cast<float*>(program.read(value)),
@@ -158,10 +160,8 @@ void add_linear(Program& program, int x, int blocks, const nb::list& parts, int 
         const int output = nb::cast<int>(part[nb::int_(2)]);
         const nb::object bias = part[nb::int_(1)];
         Vector vector;
+        require(weight != nullptr, "linear: a weight is missing");
         if (!bias.is_none()) vector = vector_of(nb::cast<Array<const float, 1>>(bias));
-        require(program.width_of(output) == weight->outputs(), "a linear's output has another width");
-        require(vector.empty() || static_cast<std::int64_t>(vector.size()) == weight->outputs(),
-                "a bias has another width");
         list.push_back({weight, std::move(vector), output});
     }
     require(!list.empty(), "a linear has a weight");
@@ -206,7 +206,6 @@ void bind_building(nb::class_<Program>& program) {
             "norm",
             [](Program& p, int x, int y, Floats weight, Floats bias, std::int64_t group, float eps,
                bool centred) {
-                require(group > 0 && p.width_of(x) % group == 0, "a row does not split into groups");
                 p.add(std::make_unique<NormInstruction>(
                     x, y, NormSpec{vector_of(weight), vector_of(bias), group, eps, centred}));
             },
@@ -301,9 +300,9 @@ void bind_runtime(nb::module_& m) {
         .def(
             "mass",
             [](const Program& p, std::int64_t index) {
+                const std::vector<float>& mass = p.mass(index);
                 const std::int64_t spans = p.num_spans();
-                return copy_of(p.mass(index).data(), spans,
-                               static_cast<std::int64_t>(p.mass(index).size()) / spans);
+                return copy_of(mass.data(), spans, static_cast<std::int64_t>(mass.size()) / spans);
             },
             "index"_a)
         .def("set_trace", &Program::set_trace, "on"_a)

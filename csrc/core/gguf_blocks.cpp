@@ -9,11 +9,13 @@ namespace pelton {
 
 namespace {
 
-float half_at(const std::uint8_t* place) {
+std::uint16_t half_bits(const std::uint8_t* place) {
     std::uint16_t half;
     std::memcpy(&half, place, 2);
-    return widen_f16(half);
+    return half;
 }
+
+float half_at(const std::uint8_t* place) { return widen_f16(half_bits(place)); }
 
 void read_nibbles(const std::uint8_t* bytes, BlockValues& v) {
     for (int i = 0; i < 16; ++i) {
@@ -68,8 +70,10 @@ void read_q8_0(const std::uint8_t* b, int, BlockValues& v) {
 void read_k_scales(const std::uint8_t* b, const std::uint8_t* s, int part, BlockValues& v) {
     const int scale = part < 4 ? s[part] & 63 : (s[part + 4] & 15) | (s[part - 4] >> 6) << 4;
     const int minimum = part < 4 ? s[part + 4] & 63 : (s[part + 4] >> 4) | (s[part] >> 6) << 4;
-    v.scales[0] = half_at(b) * static_cast<float>(scale);
-    v.minimums[0] = -(half_at(b + 2) * static_cast<float>(minimum));
+    v.scales[0] = static_cast<float>(scale);
+    v.minimums[0] = static_cast<float>(minimum);
+    v.super_scale = half_bits(b);
+    v.super_minimum = half_bits(b + 2) ^ 0x8000u;
 }
 
 // 32 nibbles of part 0..7: two parts share 32 bytes, the even one in the low nibbles.
@@ -104,8 +108,9 @@ void read_q6_k(const std::uint8_t* b, int part, BlockValues& v) {
     }
     for (int s = 0; s < 2; ++s) {
         const auto scale = static_cast<std::int8_t>(b[192 + half * 8 + quarter * 2 + s]);
-        v.scales[s] = half_at(b + 208) * static_cast<float>(scale);
+        v.scales[s] = static_cast<float>(scale);
     }
+    v.super_scale = half_bits(b + 208);
 }
 
 constexpr WeightLayout layout(int bits, int group, bool half_scales, bool has_minimum, int offset) {
@@ -119,23 +124,29 @@ constexpr WeightLayout layout(int bits, int group, bool half_scales, bool has_mi
     return made;
 }
 
+constexpr WeightLayout with_super_scales(int bits, int group, bool has_minimum, int offset) {
+    WeightLayout made = layout(bits, group, false, has_minimum, offset);
+    made.super_scales = true;
+    return made;
+}
+
 const GgufBlockReader kReaders[] = {
     {"Q4_0", 32, 18, layout(4, 32, true, false, 8), read_q4_0},
     {"Q4_1", 32, 20, layout(4, 32, true, true, 0), read_q4_1},
     {"Q5_0", 32, 22, layout(8, 32, true, false, 16), read_q5_0},
     {"Q5_1", 32, 24, layout(8, 32, true, true, 0), read_q5_1},
     {"Q8_0", 32, 34, layout(8, 32, true, false, 128), read_q8_0},
-    {"Q4_K", 256, 144, layout(4, 32, false, true, 0), read_q4_k},
-    {"Q5_K", 256, 176, layout(8, 32, false, true, 0), read_q5_k},
-    {"Q6_K", 256, 210, layout(8, 16, false, false, 32), read_q6_k},
+    {"Q4_K", 256, 144, with_super_scales(4, 32, true, 0), read_q4_k},
+    {"Q5_K", 256, 176, with_super_scales(8, 32, true, 0), read_q5_k},
+    {"Q6_K", 256, 210, with_super_scales(8, 16, false, 32), read_q6_k},
 };
 
 }  // namespace
 
 bool same_layout(const WeightLayout& a, const WeightLayout& b) noexcept {
     return a.kind == b.kind && a.bits == b.bits && a.group == b.group && a.half_scales == b.half_scales &&
-           a.has_minimum == b.has_minimum && a.has_table == b.has_table && a.offset == b.offset &&
-           std::memcmp(a.table, b.table, sizeof a.table) == 0;
+           a.super_scales == b.super_scales && a.has_minimum == b.has_minimum && a.has_table == b.has_table &&
+           a.offset == b.offset && std::memcmp(a.table, b.table, sizeof a.table) == 0;
 }
 
 bool reads_gguf(const std::string& format) noexcept {

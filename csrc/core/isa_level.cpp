@@ -8,16 +8,24 @@
 namespace pelton {
 
 namespace generic {
-const KernelTable& kernels();
+const KernelTable& kernels() noexcept;
 }
 #if defined(PELTON_HAS_avx2)
 namespace avx2 {
-const KernelTable& kernels();
+const KernelTable& kernels() noexcept;
+}
+#endif
+#if defined(PELTON_HAS_avx_vnni)
+namespace avx_vnni {
+const KernelTable& kernels() noexcept;
 }
 #endif
 #if defined(PELTON_HAS_avx512)
 namespace avx512 {
-const KernelTable& kernels();
+const KernelTable& kernels() noexcept;
+}
+namespace avx512_bf16 {
+const KernelTable& kernels() noexcept;
 }
 #endif
 
@@ -33,10 +41,15 @@ std::vector<Level> built_levels() {
 #if defined(PELTON_HAS_avx2)
     levels.push_back({avx2::kernels, {"avx2", "fma", "f16c"}});
 #endif
+#if defined(PELTON_HAS_avx_vnni)
+    levels.push_back({avx_vnni::kernels, {"avx2", "fma", "f16c", "avx_vnni"}});
+#endif
 #if defined(PELTON_HAS_avx512)
     levels.push_back({avx512::kernels,
-                      {"avx2", "fma", "f16c", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni",
-                       "avx512_bf16"}});
+                      {"avx2", "fma", "f16c", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni"}});
+    levels.push_back(levels.back());
+    levels.back().kernels = avx512_bf16::kernels;
+    levels.back().needs.push_back("avx512_bf16");
 #endif
     return levels;
 }

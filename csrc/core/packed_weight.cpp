@@ -15,7 +15,7 @@ namespace {
 std::int64_t raw_panel_bytes(const WeightLayout& layout, std::int64_t inputs) {
     switch (layout.kind) {
         case WeightKind::kBlock:
-            return inputs / kBlockInputs * panel_block_bytes(layout);
+            return inputs / block_inputs(layout) * panel_block_bytes(layout);
         case WeightKind::kF32:
             return inputs * kPanelOutputs * 4;
         case WeightKind::kF16:
@@ -50,16 +50,20 @@ PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const Weig
     const bool blocks = layout.kind == WeightKind::kBlock;
     require(outputs > 0 && inputs > 0, "a weight has at least one output and one input");
     require(!blocks || inputs % kBlockInputs == 0, "block weights need a multiple of 32 inputs");
+    require(!blocks || inputs % block_inputs(layout) == 0, "super scales need a multiple of 256 inputs");
     constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / 1024;
-    require(inputs <= kMost / (outputs + kPanelOutputs), "the weight is too large to address");
+    require(outputs <= kMost && inputs <= kMost / (outputs + kPanelOutputs),
+            "the weight is too large to address");
     const std::int64_t panel_bytes = (raw_panel_bytes(layout, inputs) + 63) / 64 * 64;
     const std::int64_t num_panels = (outputs + kPanelOutputs - 1) / kPanelOutputs;
     memory_ = AlignedBuffer(static_cast<std::size_t>(panel_bytes * num_panels));
     view_ = {memory_.data(), outputs, inputs, panel_bytes, blocks ? panel_block_bytes(layout) : 0, layout};
 }
 
-std::uint8_t* PackedWeight::block(std::int64_t row, std::int64_t index) noexcept {
-    return memory_.data() + row / kPanelOutputs * view_.panel_bytes + index * view_.block_bytes;
+void PackedWeight::put(std::int64_t row, std::int64_t index, const BlockValues& values) noexcept {
+    std::uint8_t* panel = memory_.data() + row / kPanelOutputs * view_.panel_bytes;
+    put_block(block_place(panel, index, view_.layout), static_cast<int>(row % kPanelOutputs), view_.layout,
+              values);
 }
 
 template <typename Work>
@@ -84,6 +88,7 @@ void PackedWeight::pack_codes(std::int64_t first_row, std::int64_t num_rows, con
                               const float* scales, const float* minimums, ThreadPool& pool) {
     const WeightLayout& layout = view_.layout;
     require(layout.kind == WeightKind::kBlock, "codes cannot be packed into a float weight");
+    require(!layout.super_scales, "a weight with super scales is packed from blocks of its file format");
     require((minimums != nullptr) == layout.has_minimum,
             "minimums must be given exactly when the layout has them");
     const std::int64_t blocks = inputs() / kBlockInputs, sets = scale_sets(layout);
@@ -96,7 +101,7 @@ void PackedWeight::pack_codes(std::int64_t first_row, std::int64_t num_rows, con
                 values.scales[s] = scales[at * sets + s];
                 if (minimums != nullptr) values.minimums[s] = minimums[at * sets + s];
             }
-            put_block(block(row, i), static_cast<int>(row % kPanelOutputs), layout, values);
+            put(row, i, values);
         }
     });
 }
@@ -128,8 +133,7 @@ void PackedWeight::pack_gguf(std::int64_t first_row, std::int64_t num_rows, cons
         for (std::int64_t i = 0; i < num_blocks; ++i, from += reader.block_bytes) {
             for (std::int64_t part = 0; part < parts; ++part) {
                 reader.read(from, static_cast<int>(part), values);
-                put_block(block(row, i * parts + part), static_cast<int>(row % kPanelOutputs), view_.layout,
-                          values);
+                put(row, i * parts + part, values);
             }
         }
     });
@@ -142,7 +146,7 @@ void PackedWeight::unpack_row(std::int64_t row, float* values) const {
     const std::uint8_t* panel = view_.data + row / kPanelOutputs * view_.panel_bytes;
     BlockValues part;
     for (std::int64_t i = 0; i < inputs() / kBlockInputs; ++i) {
-        get_block(panel + i * view_.block_bytes, static_cast<int>(row % kPanelOutputs), layout, part);
+        get_block(block_place(panel, i, layout), static_cast<int>(row % kPanelOutputs), layout, part);
         for (int k = 0; k < kBlockInputs; ++k) {
             const float scaled =
                 part.scales[k / layout.group] * static_cast<float>(part.codes[k] - layout.offset);

@@ -10,6 +10,8 @@
 
 namespace pelton {
 
+struct BlockValues;
+
 // Throws Error(kInvalidArgument) unless the layout is one the kernels know.
 void check_layout(const WeightLayout& layout);
 
@@ -17,7 +19,8 @@ void check_layout(const WeightLayout& layout);
 // are zero. Filling is not safe against concurrent use of the same rows; reading is.
 class PackedWeight {
   public:
-    // [outputs, inputs] of zeros; inputs a multiple of 32 for block layouts. Throws Error.
+    // [outputs, inputs] of zeros; inputs a multiple of 32 for block layouts, of 256 with super scales. Throws
+    // Error.
     PackedWeight(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout);
 
     std::int64_t outputs() const noexcept { return view_.outputs; }
@@ -47,7 +50,7 @@ class PackedWeight {
     // Calls work(row in this weight, row in the source) for every row, a panel's rows on one thread.
     template <typename Work>
     void for_rows(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool, const Work& work);
-    std::uint8_t* block(std::int64_t row, std::int64_t index) noexcept;
+    void put(std::int64_t row, std::int64_t index, const BlockValues& values) noexcept;
     void unpack_float_row(std::int64_t row, float* values) const;
 
     AlignedBuffer memory_;

@@ -10,6 +10,7 @@
 
 #include "core/cpu_features.h"
 #include "core/errors.h"
+#include "core/standard_floats.h"
 
 #if defined(__x86_64__)
 #    include <immintrin.h>
@@ -107,6 +108,7 @@ void ThreadPool::work(int thread_id) {
 }
 
 void ThreadPool::call(Function function, void* context, int thread_id) noexcept {
+    const StandardFloats floats;
     try {
         function(context, thread_id);
     } catch (const Abandoned&) {

@@ -30,7 +30,8 @@ class ThreadPool {
 
     int num_threads() const noexcept { return num_threads_; }
 
-    // Calls function(context, id) for id 0..num_threads-1, id 0 on the caller, and returns when all have.
+    // Calls function(context, id) for id 0..num_threads-1, id 0 on the caller, and returns when all have. All
+    // calls run in the standard floating-point mode, whatever the caller's.
     // Calls from several threads take turns; a call from inside `function` throws. The first exception of any
     // thread is rethrown here; the others are released from their barriers and leave early.
     void run(Function function, void* context);

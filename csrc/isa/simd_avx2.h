@@ -1,4 +1,5 @@
-// Sixteen lanes as two halves on AVX2 with FMA and F16C. Included by simd.h only.
+// Sixteen lanes as two halves on AVX2 with FMA and F16C, and where the level has it AVX-VNNI for the integer
+// dot products. Included by simd.h only.
 #pragma once
 
 #include <immintrin.h>
@@ -112,6 +113,12 @@ PELTON_INLINE void store_i8(int8_t* p, i32x16 x) {
     store128(p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
+PELTON_INLINE f32x16 load_i8(const int8_t* p) {
+    const __m128i bytes = load128(p);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+
 // float16 and bfloat16
 PELTON_INLINE f32x16 load_f16(const uint16_t* p) {
     return {_mm256_cvtph_ps(load128(p)), _mm256_cvtph_ps(load128(p + 8))};
@@ -192,6 +199,24 @@ PELTON_INLINE __m256i broadcast_dword(const void* p) {
     return _mm256_set1_epi32(dword);
 }
 
+#if defined(PELTON_ISA_avx_vnni)
+template <bool kNarrow>
+struct DotSum {
+    __m256i a, b;
+    static PELTON_INLINE DotSum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
+        const __m256i signed4 = broadcast_dword(q);
+        a = _mm256_dpbusd_avx_epi32(a, codes.a, signed4);
+        b = _mm256_dpbusd_avx_epi32(b, codes.b, signed4);
+    }
+    PELTON_INLINE i32x16 total() const { return {a, b}; }
+};
+
+PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t* pair) {
+    const __m256i both = broadcast_dword(pair);
+    return {_mm256_dpwssd_avx_epi32(acc.a, weights.a, both), _mm256_dpwssd_avx_epi32(acc.b, weights.b, both)};
+}
+#else
 template <bool kNarrow>
 struct DotSum;
 
@@ -234,5 +259,6 @@ PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t
     return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(weights.a, both)),
             _mm256_add_epi32(acc.b, _mm256_madd_epi16(weights.b, both))};
 }
+#endif
 
 }  // namespace pelton::PELTON_ISA

@@ -82,6 +82,8 @@ PELTON_INLINE i32x16 to_i32(f32x16 a){
     for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
 }
 
+PELTON_INLINE f32x16 load_i8(const int8_t* p){PELTON_LANES(f32x16, static_cast<float>(p[i]))}
+
 // float16 and bfloat16
 PELTON_INLINE f32x16 load_f16(const uint16_t* p){PELTON_LANES(f32x16, widen_f16(p[i]))} PELTON_INLINE
     void store_f16(uint16_t* p, f32x16 a) {

@@ -42,6 +42,17 @@ BlockRange seen_blocks(const AttentionTile& tile, int64_t chunk) {
     return {(begin - first) / kKvBlock, (end - first + kKvBlock - 1) / kKvBlock, begin - first, end - first};
 }
 
+// Positions of a block that some query sees; nothing is known of what the others hold.
+struct BlockPart {
+    int64_t first, last;
+};
+
+PELTON_INLINE BlockPart seen_part(BlockRange blocks, int64_t block) {
+    const int64_t first = blocks.first_position - block * kKvBlock;
+    const int64_t last = blocks.last_position - block * kKvBlock;
+    return {first > 0 ? first : 0, last < kKvBlock ? last : kKvBlock};
+}
+
 // A block is a page or two of its own, where the hardware's prefetching ends, so the next one is asked for
 // ahead. Measured: the attention of a decode step at 1,900 positions takes 0.57 times as long as without.
 template <class Type>
@@ -88,6 +99,7 @@ void score_blocks(const AttentionTile& tile, int64_t query, int64_t chunk, Block
     // The blocks to come: keys, then values.
     const void* upcoming[2 * kChunkBlocks + 4];
     const int64_t count = blocks.end - blocks.begin;
+    if (count == 0) return;
     for (int64_t i = 0; i < count; ++i) {
         upcoming[i] = tile.keys[chunk * kChunkBlocks + blocks.begin + i];
         upcoming[count + i] = tile.values[chunk * kChunkBlocks + blocks.begin + i];
@@ -115,10 +127,8 @@ void weigh_tile(const float* p, const void* const* values, BlockRange blocks, in
         const auto* ahead =
             static_cast<const typename Kv::Type*>(values[b + 1 < blocks.end ? b + 1 : b]) + element;
         const int64_t start = b * kKvBlock;
-        const int64_t first = blocks.first_position > start ? blocks.first_position - start : 0;
-        const int64_t last =
-            blocks.last_position - start < kKvBlock ? blocks.last_position - start : kKvBlock;
-        for (int64_t n = first; n < last; ++n) {
+        const BlockPart part = seen_part(blocks, b);
+        for (int64_t n = part.first; n < part.last; ++n) {
             prefetch(ahead + n * dim, 16 * kVectors);
             f32x16 loaded[kVectors];
             PELTON_UNROLL for (int v = 0; v < kVectors; ++v) loaded[v] = Kv::load16(value + n * dim + 16 * v);
@@ -141,7 +151,8 @@ void weigh_rest(const float* p, const void* const* values, BlockRange blocks, in
     f32x16 acc = set1(0.0f);
     const int count = static_cast<int>(dim - element);
     for (int64_t b = blocks.begin; b < blocks.end; ++b) {
-        for (int64_t n = 0; n < kKvBlock; ++n) {
+        const BlockPart part = seen_part(blocks, b);
+        for (int64_t n = part.first; n < part.last; ++n) {
             typename Kv::Type padded[16] = {};
             memcpy(padded, static_cast<const typename Kv::Type*>(values[b]) + n * dim + element,
                    static_cast<size_t>(count) * sizeof padded[0]);
@@ -203,11 +214,14 @@ PELTON_INLINE f32x16 lane_numbers() {
 // Scales, caps and masks the scores of a query; returns their maximum.
 float mask_scores(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks, float* scores) {
     const f32x16 lanes = lane_numbers(), nothing = set1(-__builtin_inff());
+    const int64_t begin = tile.begins[query] - chunk * kChunkPositions;
+    const int64_t end = tile.ends[query] - chunk * kChunkPositions;
     f32x16 largest = nothing;
     for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += 16) {
         f32x16 s = load(scores + i) * set1(tile.scale);
         if (tile.cap != 0.0f) s = set1(tile.cap) * tanh(s / set1(tile.cap));
-        s = select(visible(tile, query, lanes, chunk * kChunkPositions + i), s, nothing);
+        if (i < begin || i + 16 > end)
+            s = select(visible(tile, query, lanes, chunk * kChunkPositions + i), s, nothing);
         largest = max(largest, s);
         store(scores + i, s);
     }
@@ -258,14 +272,16 @@ void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64
                   float* states) {
     const BlockRange blocks = seen_blocks(tile, chunk);
     score_any(tile, chunk, blocks, scores);
+    // All maximums first: each ends in a chain of dependent instructions, which the next query's can overlap.
+    for (int64_t q = 0; q < tile.num_queries; ++q)
+        states[q * state_size] = mask_scores(tile, q, chunk, blocks, scores + q * kChunkPositions);
     for (int64_t q = 0; q < tile.num_queries; ++q) {
         float* row = scores + q * kChunkPositions;
-        const float largest = mask_scores(tile, q, chunk, blocks, row);
+        const float largest = states[q * state_size];
         const bool unseen = !(largest > -__builtin_inff());
         if (unseen && largest == largest)  // keeps -inf - -inf, a NaN, out of what others see as zeros
             memset(row + blocks.begin * kKvBlock, 0,
                    static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock) * 4);
-        states[q * state_size] = largest;
         states[q * state_size + 1] = unseen ? 0.0f : exponentials(blocks, largest, row);
     }
     tile.half ? weigh<HalfKv>(tile, chunk, blocks, scores, state_size, states)

@@ -45,7 +45,7 @@ struct AttentionKernels {
     void (*add_mass)(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
                      const float* states, float* mass);
     // One head of one row into its place; `key` is lane 0's place plus the lane. Values beyond the format's
-    // range (and NaN) become its largest, so that a stored number is always finite.
+    // range become its largest of that sign, NaN the lowest, so that a stored number is always finite.
     void (*store_kv)(const float* key, const float* value, int64_t head_dim, bool half, void* key_place,
                      void* value_place);
 };

@@ -17,7 +17,8 @@ void softmax(const float* x, float* y, int64_t count) {
         store_first(y + i, left, p);
     }
     const float total = reduce_add(sum);
-    for (int64_t i = 0; i < count; ++i) y[i] /= total;
+    // A NaN's sign says nothing, and inf - inf is a NaN that has one; `route` marks by sign.
+    for (int64_t i = 0; i < count; ++i) y[i] = __builtin_fabsf(y[i] / total);
 }
 
 }  // namespace

@@ -7,7 +7,8 @@ namespace pelton {
 
 struct ExpertKernels {
     // Softmax over `count` scores; the top_k largest stay (lowest id on ties), all others become 0; with
-    // `normalize` those that stay are divided by their sum.
+    // `normalize` those that stay are divided by their sum. Scores without a softmax (a NaN, an infinity)
+    // give the first top_k a NaN each.
     void (*route)(const float* scores, float* weights, int64_t count, int64_t top_k, bool normalize);
 };
 

@@ -6,9 +6,11 @@
 //
 // Block-quantized panel, per 32 inputs: code vectors, then 16 scales, then 16 minimums (two sets of each for
 // groups of 16 inputs). Vector j of 8-bit codes holds for each output the inputs 4j..4j+3; a vector of 4-bit
-// codes holds step j in its low nibbles and step j + 4 in its high ones. Float panels hold 16 outputs per
-// input; bfloat16 ones 16 pairs of two neighbouring inputs (as the bfloat16 dot-product instruction wants
-// them).
+// codes holds step j in its low nibbles and step j + 4 in its high ones. With super scales, per 256 inputs:
+// 16 float16 scales, 16 float16 minimums (or as many zeros), eight sets of 16 one-byte multiples of them, the
+// code vectors of eight blocks; a scale is the product, which float32 holds exactly. Float panels hold 16
+// outputs per input; bfloat16 ones 16 pairs of two neighbouring inputs (as the bfloat16 dot-product
+// instruction wants them).
 //
 // Plain data only: this header is read by code of every instruction-set level.
 #pragma once
@@ -19,17 +21,20 @@ namespace pelton {
 
 constexpr int kPanelOutputs = 16;
 constexpr int kBlockInputs = 32;
+constexpr int kSuperBlocks = 8;  // blocks that share super scales
+constexpr int kSuperBytes = 64;  // of the super scales and minimums of 16 outputs
 
 enum class WeightKind : uint8_t { kBlock, kF32, kF16, kBF16 };
 
 // How a weight is held. For kBlock: value = scale * (code - offset) + minimum.
 struct WeightLayout {
     WeightKind kind = WeightKind::kF32;
-    uint8_t bits = 0;          // 4 or 8
-    uint8_t group = 0;         // inputs that share a scale: 16 or 32
-    bool half_scales = false;  // scales (and minimums) are float16, else float32
-    bool has_minimum = false;  // then offset is 0
-    bool has_table = false;    // 4-bit indices into `table`
+    uint8_t bits = 0;           // 4 or 8
+    uint8_t group = 0;          // inputs that share a scale: 16 or 32
+    bool half_scales = false;   // scales (and minimums) are float16, else float32
+    bool super_scales = false;  // they are float16 times an integer in -128..127; half_scales is false
+    bool has_minimum = false;   // then offset is 0
+    bool has_table = false;     // 4-bit indices into `table`
     int16_t offset = 0;
     uint8_t table[16] = {};
 };
@@ -38,7 +43,7 @@ struct WeightView {
     const uint8_t* data;  // [panels][panel_bytes], 64-byte aligned
     int64_t outputs, inputs;
     int64_t panel_bytes;
-    int64_t block_bytes;  // of 32 inputs of a panel; kBlock only
+    int64_t block_bytes;  // of 32 inputs of a panel, of 256 with super scales; kBlock only
     WeightLayout layout;
 };
 
@@ -85,6 +90,7 @@ void linear_u4(const LinearCall& call, const LinearRange& range);
 void linear_u4_table(const LinearCall& call, const LinearRange& range);
 void linear_u8(const LinearCall& call, const LinearRange& range);
 void linear_float(const LinearCall& call, const LinearRange& range);
+void linear_bf16(const LinearCall& call, const LinearRange& range);  // of levels with the instruction only
 void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
               int64_t begin, int64_t end);
 }  // namespace PELTON_ISA

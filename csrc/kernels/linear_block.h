@@ -16,17 +16,20 @@ namespace pelton::PELTON_ISA {
 // Rows whose activations stay in the second-level cache while the panels pass by.
 constexpr int64_t kChunkRows = 96;
 
-template <int kBitsOfCode, bool kWithTable, int kGroupInputs, bool kHalf, bool kWithMinimum, bool kFine>
+enum class Scales { kFloat, kHalf, kSuper };
+
+template <int kBitsOfCode, bool kWithTable, int kGroupInputs, Scales kHeld, bool kWithMinimum, bool kFine>
 struct BlockFormat {
     static constexpr int kBits = kBitsOfCode;
     static constexpr bool kTable = kWithTable;
-    static constexpr bool kHalfScales = kHalf;
+    static constexpr Scales kScales = kHeld;
     static constexpr bool kMinimum = kWithMinimum;
     static constexpr int kSets = kBlockInputs / kGroupInputs;
     static constexpr int kSums = kFine ? 2 : kSets;  // integer sums of a block
     static constexpr int kCodeBytes = kBits * 64;
-    static constexpr int kSetBytes = kPanelOutputs * (kHalf ? 2 : 4);
-    static constexpr int kBytes = kCodeBytes + kSets * kSetBytes * (kMinimum ? 2 : 1);
+    static constexpr int kScaleBytes = kHeld == Scales::kFloat ? 4 : kHeld == Scales::kHalf ? 2 : 1;
+    static constexpr int kSetBytes = kPanelOutputs * kScaleBytes;
+    static constexpr int kAllSetsBytes = kSets * kSetBytes * (kMinimum ? 2 : 1);
     static constexpr bool kNarrow = kBits == 4 && !kTable;
 };
 
@@ -62,19 +65,37 @@ PELTON_INLINE u8x64 codes_of_step(const uint8_t* block, const BlockConstants<F>&
 }
 
 template <class F>
-PELTON_INLINE f32x16 load_scales(const uint8_t* scales) {
-    if constexpr (F::kHalfScales) return load_f16(reinterpret_cast<const uint16_t*>(scales));
-    return load(reinterpret_cast<const float*>(scales));
+PELTON_INLINE f32x16 load_scales(const uint8_t* set, f32x16 super) {
+    if constexpr (F::kScales == Scales::kFloat) return load(reinterpret_cast<const float*>(set));
+    if constexpr (F::kScales == Scales::kHalf) return load_f16(reinterpret_cast<const uint16_t*>(set));
+    return super * load_i8(reinterpret_cast<const int8_t*>(set));
 }
+
+// Super scales and minimums of a panel, widened.
+struct SuperScales {
+    f32x16 scale, minimum;
+};
+
+// Where the first of a tile's panels has what belongs to a block; `super` [panels] if the format has it.
+struct BlockPlace {
+    const uint8_t *codes, *sets;
+    const SuperScales* super;
+};
 
 template <class F>
 struct BlockScales {
     f32x16 scales[F::kSets], minimums[F::kSets];
-    PELTON_INLINE explicit BlockScales(const uint8_t* block) {
+    PELTON_INLINE BlockScales(const BlockPlace& place, int panel, int64_t panel_bytes) {
+        f32x16 scale = set1(0.0f), minimum = scale;
+        if constexpr (F::kScales == Scales::kSuper) {
+            scale = place.super[panel].scale;
+            minimum = place.super[panel].minimum;
+        }
+        const uint8_t* set = place.sets + panel * panel_bytes;
         PELTON_UNROLL for (int s = 0; s < F::kSets; ++s) {
-            const uint8_t* set = block + F::kCodeBytes + s * F::kSetBytes;
-            scales[s] = load_scales<F>(set);
-            if constexpr (F::kMinimum) minimums[s] = load_scales<F>(set + F::kSets * F::kSetBytes);
+            scales[s] = load_scales<F>(set + s * F::kSetBytes, scale);
+            if constexpr (F::kMinimum)
+                minimums[s] = load_scales<F>(set + (F::kSets + s) * F::kSetBytes, minimum);
         }
     }
 };
@@ -100,29 +121,37 @@ using TileSums = f32x16[kPanels][kRows];
 // latency is 4 cycles and two can start in each. Two panels share each load of a row's codes, which is what
 // else would limit: two loads a cycle. Measured against 12 rows of one panel: 355 instead of 335 G/s.
 template <class F, int kRows, int kPanels>
-PELTON_INLINE void block_step(const uint8_t* block, int64_t panel_bytes, const ActivationBlock* x,
-                              int64_t row_blocks, const BlockConstants<F>& c,
-                              TileSums<kRows, kPanels>& acc) {
+PELTON_INLINE void block_step(const BlockPlace& place, int64_t panel_bytes, const ActivationBlock* x,
+                              int64_t row_blocks, const BlockConstants<F>& c, TileSums<kRows, kPanels>& acc) {
     DotSum<F::kNarrow> sums[kPanels][kRows];
     PELTON_UNROLL for (int half = 0; half < 2; ++half) {
         if (half == 0 || F::kSums == 2)
-            PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
-                PELTON_UNROLL for (int r = 0; r < kRows; ++r) sums[p][r] = DotSum<F::kNarrow>::zero();
+            PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r)
+                sums[p][r] = DotSum<F::kNarrow>::zero();
         PELTON_UNROLL for (int j = 0; j < 4; ++j) {
             u8x64 codes[kPanels];
-            PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
-                codes[p] = codes_of_step<F>(block + p * panel_bytes, c, half, j);
+            PELTON_UNROLL for (int p = 0; p < kPanels; ++p) codes[p] =
+                codes_of_step<F>(place.codes + p * panel_bytes, c, half, j);
             PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
-                sums[p][r].step(codes[p], x[r * row_blocks].codes + 4 * (4 * half + j));
+                sums[p][r]
+                    .step(codes[p], x[r * row_blocks].codes + 4 * (4 * half + j));
         }
         if (half == 0 && F::kSums == 1) continue;
         PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
-            const BlockScales<F> scales(block + p * panel_bytes);
-            PELTON_UNROLL for (int r = 0; r < kRows; ++r)
-                add_sum<F>(x[r * row_blocks], sums[p][r].total(), F::kSums == 2 ? half : 0, c, scales,
-                           acc[p][r]);
+            const BlockScales<F> scales(place, p, panel_bytes);
+            PELTON_UNROLL for (int r = 0; r < kRows; ++r) add_sum<F>(
+                x[r * row_blocks], sums[p][r].total(), F::kSums == 2 ? half : 0, c, scales, acc[p][r]);
         }
     }
+}
+
+// Measured: one row then reads at the memory's speed, and sixteen rows take 0.4 of the time. One row reads
+// past the caches: what Python needs between two steps stays there (110 -> 60 us a step).
+template <int kRows, int kPanels, int kBytes>
+PELTON_INLINE void prefetch_panels(const uint8_t* from, int64_t panel_bytes) {
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
+        PELTON_UNROLL for (int line = 0; line < kBytes; line += 64)
+            __builtin_prefetch(from + p * panel_bytes + line, 0, kRows == 1 ? 0 : 3);
 }
 
 template <class F, int kRows, int kPanels>
@@ -132,23 +161,42 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row) {
     const ActivationBlock* x = call.blocks + row * num_blocks;
     const BlockConstants<F> constants = block_constants<F>(call.weight.layout);
     TileSums<kRows, kPanels> acc;
-    PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
-        PELTON_UNROLL for (int r = 0; r < kRows; ++r) acc[p][r] = set1(0.0f);
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) acc[p][r] =
+        set1(0.0f);
     // Few rows use a block up sooner than one does with its dependent sums; against 4096 for all, 1 row gains
     // 2 %, 4 rows 7 %, 8 rows 8 %.
     const int64_t ahead = call.ahead != 0 ? call.ahead : kRows > 1 ? 8192 : 6144;
-    for (int64_t i = 0; i < num_blocks; ++i) {
-        // Measured: one row then reads at the memory's speed, and sixteen rows take 0.4 of the time. One row
-        // reads past the caches: what Python needs between two steps stays there (110 -> 60 us a step).
-        PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
-            PELTON_UNROLL for (int line = 0; line < F::kBytes; line += 64)
-                __builtin_prefetch(block + p * panel_bytes + line + ahead, 0, kRows == 1 ? 0 : 3);
-        block_step<F, kRows, kPanels>(block, panel_bytes, x, num_blocks, constants, acc);
-        block += F::kBytes;
-        x += 1;
+    if constexpr (F::kScales == Scales::kSuper) {
+        constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
+        for (int64_t i = 0; i < num_blocks; i += kSuperBlocks) {
+            prefetch_panels<kRows, kPanels, kHeadBytes>(block + ahead, panel_bytes);
+            SuperScales super[kPanels];
+            PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
+                const auto* halves = reinterpret_cast<const uint16_t*>(block + p * panel_bytes);
+                super[p] = {load_f16(halves), load_f16(halves + kPanelOutputs)};
+            }
+            BlockPlace place{block + kHeadBytes, block + kSuperBytes, super};
+            for (int part = 0; part < kSuperBlocks; ++part) {
+                prefetch_panels<kRows, kPanels, F::kCodeBytes>(place.codes + ahead, panel_bytes);
+                block_step<F, kRows, kPanels>(place, panel_bytes, x, num_blocks, constants, acc);
+                place.codes += F::kCodeBytes;
+                place.sets += F::kAllSetsBytes;
+                x += 1;
+            }
+            block = place.codes;
+        }
+    } else {
+        constexpr int kBytes = F::kCodeBytes + F::kAllSetsBytes;
+        for (int64_t i = 0; i < num_blocks; ++i) {
+            prefetch_panels<kRows, kPanels, kBytes>(block + ahead, panel_bytes);
+            const BlockPlace place{block, block + F::kCodeBytes, nullptr};
+            block_step<F, kRows, kPanels>(place, panel_bytes, x, num_blocks, constants, acc);
+            block += kBytes;
+            x += 1;
+        }
     }
-    PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
-        PELTON_UNROLL for (int r = 0; r < kRows; ++r) finish_row(call, panel + p, row + r, acc[p][r]);
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r)
+        finish_row(call, panel + p, row + r, acc[p][r]);
 }
 
 // Panels side by side in a tile, and the most rows. On AVX-512 12 sums, 12 dot products, 2 codes, a
@@ -203,17 +251,28 @@ void block_linear(const LinearCall& call, const LinearRange& range) {
     }
 }
 
+// The formats with super scales: Q4_K, Q5_K (minimums, groups of 32) and Q6_K (8 bits, groups of 16).
+template <int kBits, bool kTable, int kGroup>
+constexpr bool super_scales_known(bool has_minimum) {
+    return !kTable && (kGroup == 32 ? has_minimum : !has_minimum && kBits == 8);
+}
+
+template <int kBits, bool kTable, int kGroup, bool kFine, bool kMinimum>
+PELTON_INLINE void block_dispatch_minimum(const LinearCall& call, const LinearRange& range) {
+    if constexpr (super_scales_known<kBits, kTable, kGroup>(kMinimum))
+        if (call.weight.layout.super_scales)
+            return block_linear<BlockFormat<kBits, kTable, kGroup, Scales::kSuper, kMinimum, kFine>>(call,
+                                                                                                     range);
+    if (call.weight.layout.half_scales)
+        return block_linear<BlockFormat<kBits, kTable, kGroup, Scales::kHalf, kMinimum, kFine>>(call, range);
+    return block_linear<BlockFormat<kBits, kTable, kGroup, Scales::kFloat, kMinimum, kFine>>(call, range);
+}
+
 template <int kBits, bool kTable, int kGroup, bool kFine>
 PELTON_INLINE void block_dispatch_scales(const LinearCall& call, const LinearRange& range) {
-    const WeightLayout& layout = call.weight.layout;
-    if (layout.half_scales) {
-        if (layout.has_minimum)
-            return block_linear<BlockFormat<kBits, kTable, kGroup, true, true, kFine>>(call, range);
-        return block_linear<BlockFormat<kBits, kTable, kGroup, true, false, kFine>>(call, range);
-    }
-    if (layout.has_minimum)
-        return block_linear<BlockFormat<kBits, kTable, kGroup, false, true, kFine>>(call, range);
-    return block_linear<BlockFormat<kBits, kTable, kGroup, false, false, kFine>>(call, range);
+    if (call.weight.layout.has_minimum)
+        return block_dispatch_minimum<kBits, kTable, kGroup, kFine, true>(call, range);
+    return block_dispatch_minimum<kBits, kTable, kGroup, kFine, false>(call, range);
 }
 
 // Picks the instance by the layout's group, scale type and minimum. Groups of 16 take fine blocks as they

@@ -1,4 +1,4 @@
-// Rounding 32 activations to 8 bits, for the quantize kernel and for kernels that fuse it (norm + quantize).
+// Rounding 32 activations to 8 bits.
 #pragma once
 
 #include "isa/simd.h"

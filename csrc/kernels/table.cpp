@@ -5,7 +5,7 @@
 
 namespace pelton::PELTON_ISA {
 
-const KernelTable& kernels() {
+const KernelTable& kernels() noexcept {
     static constexpr KernelTable kTable = {
         PELTON_TEXT(PELTON_ISA),
         {linear, quantize},

@@ -14,7 +14,7 @@
 namespace pelton {
 
 struct KernelTable {
-    const char* level;  // "generic", "avx2", "avx512"
+    const char* level;  // "generic", "avx2", "avx_vnni", "avx512", "avx512_bf16"
     LinearKernels linear;
     ProbeKernels probe;
     NormKernels norm;
@@ -27,7 +27,7 @@ struct KernelTable {
 
 #if defined(PELTON_ISA)
 namespace PELTON_ISA {
-const KernelTable& kernels();
+const KernelTable& kernels() noexcept;
 }
 #endif
 

@@ -38,9 +38,24 @@ AttendInstruction::AttendInstruction(int q, int k, int v, int output, AttendSpec
     writes(output, false);
 }
 
-void AttendInstruction::prepare(const Frame& frame) {
+void AttendInstruction::check(const ValueCheck& values) const {
+    const AttendShape& shape = work_->shape();
+    values.that(
+        shape.heads > 0 && shape.heads <= 65536 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0,
+        "1 to 65536 query heads must divide into key heads");
+    // A rotated key lies in the scratch of scores.
+    values.that(shape.head_dim > 0 && shape.head_dim <= kChunkPositions * kMaxTileQueries,
+                "a head has 1 to 6144 elements");
+    values.that(shape.window >= 0 && spec_.kv_layer >= 0, "a window or layer is negative");
+    values.shape("q", q_, shape.heads * shape.head_dim, shape.row_set);
+    values.shape("k", k_, shape.kv_heads * shape.head_dim, shape.row_set);
+    values.shape("v", v_, shape.kv_heads * shape.head_dim, shape.row_set);
+    values.shape("the output", output_, shape.heads * shape.head_dim, shape.row_set);
     for (const auto& table : {spec_.query_rope, spec_.key_rope})
-        if (table) table->cover(frame.batch.max_position());
+        values.that(!table || table->spec().head_dim == shape.head_dim, "rope turns heads of another size");
+}
+
+void AttendInstruction::prepare(const Frame& frame) {
     if (spec_.wants_mass)
         mass_.assign(static_cast<std::size_t>(frame.batch.num_spans() * frame.batch.most_blocks() * kKvBlock),
                      0.0f);

@@ -19,6 +19,7 @@ struct AttendSpec {
 class AttendInstruction : public Instruction {
   public:
     AttendInstruction(int q, int k, int v, int output, AttendSpec spec, std::shared_ptr<AttendWork> work);
+    void check(const ValueCheck& values) const override;
     void prepare(const Frame& frame) override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "attend"; }

@@ -37,7 +37,7 @@ void AttendWork::add_tiles(const Frame& frame) {
     const std::int64_t most_rows = std::max<std::int64_t>(1, kMaxTileQueries / group());
     tiles_.clear();
     for (std::int64_t i = 0; i < count;) {
-        AttendTile tile{i, 1, batch.span_of(rows[i]), 0, 0, 0, false, 0, 0};
+        AttendTile tile{i, 1, batch.span_of(rows[i]), 0, 0, 0, 0, false, 0, 0};
         const bool alone = batch.scattered(rows[i]);
         while (!alone && tile.rows < most_rows && i + tile.rows < count &&
                batch.span_of(rows[i + tile.rows]) == tile.span && !batch.scattered(rows[i + tile.rows]))
@@ -49,6 +49,7 @@ void AttendWork::add_tiles(const Frame& frame) {
         }
         tile.chunk_begin = tile.own_begin = seen.begin / kChunkPositions;
         tile.chunk_end = (seen.end + kChunkPositions - 1) / kChunkPositions;
+        tile.block_end = (seen.end + kKvBlock - 1) / kKvBlock;
         i += tile.rows;
         tiles_.push_back(tile);
     }
@@ -83,12 +84,14 @@ std::int64_t AttendWork::saved_chunks() const noexcept {
 
 void AttendWork::share_out(const Frame& frame) {
     total_cost_ = 0;
+    bool has_several_chunks = false;
     for (AttendTile& tile : tiles_) {
         tile.cost_before = total_cost_;
-        total_cost_ += units_per_tile() * (tile.chunk_end - tile.own_begin);
+        total_cost_ += units_per_tile() * tile.own_blocks();
+        has_several_chunks = has_several_chunks || tile.chunk_end - tile.own_begin > 1;
     }
     const std::int64_t units = static_cast<std::int64_t>(tiles_.size()) * units_per_tile();
-    const bool all = frame.replicated || (units < 4 * frame.pool->num_threads() && total_cost_ > units);
+    const bool all = frame.replicated || (units < 4 * frame.pool->num_threads() && has_several_chunks);
     std::int64_t states = 0;
     split_ = false;
     for (AttendTile& tile : tiles_) {

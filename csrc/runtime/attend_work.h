@@ -28,9 +28,14 @@ struct AttendTile {
     std::int64_t span;
     std::int64_t chunk_begin, chunk_end;  // chunks that some row sees
     std::int64_t own_begin;               // chunks before are read together with other tiles
+    std::int64_t block_end;               // one after the last block that some row sees
     bool split;                           // the states of chunks are merged later
-    std::int64_t cost_before;             // of all tiles before, in units * chunks
+    std::int64_t cost_before;             // of all tiles before, in units * blocks
     std::int64_t states_before;           // floats of partial states of all tiles before
+
+    std::int64_t own_blocks() const noexcept {
+        return std::max(block_end - own_begin * kChunkBlocks, std::int64_t{0});
+    }
 };
 
 // Tiles that read the same chunks, and one key-value head: see shared_prefix.h.
@@ -113,16 +118,19 @@ void AttendWork::for_units(int thread, int num_threads, const Visit& visit) cons
     const RowRange own = share_of(total_cost_, thread, num_threads);
     const std::int64_t units = units_per_tile(), per_head = units / shape_.kv_heads;
     for (const AttendTile& tile : tiles_) {
-        const std::int64_t chunks = tile.chunk_end - tile.own_begin;
-        if (tile.cost_before + units * chunks <= own.begin || tile.cost_before >= own.end) continue;
+        const std::int64_t chunks = tile.chunk_end - tile.own_begin, blocks = tile.own_blocks();
+        if (tile.cost_before + units * blocks <= own.begin || tile.cost_before >= own.end) continue;
+        const auto chunk_at = [&](std::int64_t cost) {  // chunks that begin before
+            return std::clamp((cost + kChunkBlocks - 1) / kChunkBlocks, std::int64_t{0}, chunks);
+        };
         for (std::int64_t u = 0; u < units; ++u) {
-            const std::int64_t start = tile.cost_before + u * chunks;
+            const std::int64_t start = tile.cost_before + u * blocks;
             const RowRange heads = unit_heads(u);
             AttendUnit unit{&tile,          u / per_head,   heads.begin, heads.end,
                             tile.own_begin, tile.chunk_end, nullptr};
             if (tile.split) {
-                const std::int64_t from = std::max(own.begin - start, std::int64_t{0});
-                const std::int64_t to = std::min(own.end - start, chunks);
+                const std::int64_t from = chunk_at(std::max(own.begin, start) - start);
+                const std::int64_t to = chunk_at(std::max(own.end, start) - start);
                 if (from >= to) continue;
                 unit.chunk_begin += from;
                 unit.chunk_end = tile.own_begin + to;

@@ -26,6 +26,7 @@ void RaggedBatch::assign(const BatchArrays& arrays, const std::vector<RowSetView
     copy(tokens_, arrays.tokens, rows);
     copy(positions_, arrays.positions, rows);
     copy(slots_, arrays.slots, rows);
+    copy(parents_, arrays.parents, rows);
     copy(span_start_, arrays.span_start, spans + 1);
     copy(context_, arrays.context, spans);
     copy(is_tree_, arrays.is_tree, spans);
@@ -35,7 +36,7 @@ void RaggedBatch::assign(const BatchArrays& arrays, const std::vector<RowSetView
     span_of_.resize(static_cast<std::size_t>(rows));
     path_start_.assign(static_cast<std::size_t>(rows), -1);
     path_.clear();
-    for (std::int64_t span = 0; span < spans; ++span) check_rows(span, arrays);
+    for (std::int64_t span = 0; span < spans; ++span) check_rows(span);
     max_position_ = *std::max_element(positions_.begin(), positions_.end());
     sets_.resize(row_sets.size() + 1);
     sets_[0].resize(static_cast<std::size_t>(rows));
@@ -55,6 +56,7 @@ void RaggedBatch::check_spans(std::int64_t num_blocks) {
     for (std::int64_t span = 0; span < num_spans(); ++span) {
         const std::int64_t rows = span_start_[span + 1] - std::int64_t{span_start_[span]};
         require(rows > 0 && context_[span] >= 0, "a span has rows and a context of 0 or more");
+        require(context_[span] + rows <= kMostPositions, "a sequence has at most 2^24 positions");
         single_rows_ = single_rows_ && rows == 1;
         const std::int64_t needed = (context_[span] + rows + kKvBlock - 1) / kKvBlock;
         require(needed <= most_blocks_, "a block table does not cover its span");
@@ -63,11 +65,11 @@ void RaggedBatch::check_spans(std::int64_t num_blocks) {
     }
 }
 
-void RaggedBatch::check_rows(std::int64_t span, const BatchArrays& arrays) {
+void RaggedBatch::check_rows(std::int64_t span) {
     const std::int32_t first = span_start_[span], end = span_start_[span + 1];
     for (std::int32_t row = first; row < end; ++row) {
         span_of_[row] = static_cast<std::int32_t>(span);
-        const std::int32_t own = context_[span] + (row - first), parent = arrays.parents[row];
+        const std::int32_t own = context_[span] + (row - first), parent = parents_[row];
         require(slots_[row] == own, "rows of a span lie in successive slots after its context");
         if (is_tree_[span] == 0) {
             require(positions_[row] == own, "a row outside a tree has its slot as position");
@@ -76,17 +78,17 @@ void RaggedBatch::check_rows(std::int64_t span, const BatchArrays& arrays) {
         require(parent == -1 || (parent >= first && parent < row), "a parent is an earlier row of its span");
         const std::int32_t above = parent < 0 ? context_[span] - 1 : positions_[parent];
         require(positions_[row] == above + 1, "a tree row's position is one after its parent's");
-        if (positions_[row] != own) add_path(span, row, arrays.parents);
+        if (positions_[row] != own) add_path(span, row);
     }
 }
 
 // A row whose position is its slot has only ancestors of that kind, so it needs no path.
-void RaggedBatch::add_path(std::int64_t span, std::int64_t row, const std::int32_t* parents) {
+void RaggedBatch::add_path(std::int64_t span, std::int64_t row) {
     path_start_[row] = static_cast<std::int64_t>(path_.size());
     const std::int64_t length = positions_[row] - context_[span] + 1;
     path_.resize(path_.size() + static_cast<std::size_t>(length));
     std::int32_t* place = path_.data() + path_.size();
-    for (std::int64_t at = row; at >= 0; at = parents[at]) *--place = slots_[at];
+    for (std::int64_t at = row; at >= 0; at = parents_[at]) *--place = slots_[at];
 }
 
 }  // namespace pelton

@@ -6,6 +6,9 @@
 
 namespace pelton {
 
+// Positions are compared as float32 (kernels/attention.cpp), which is exact below this.
+constexpr std::int64_t kMostPositions = std::int64_t{1} << 24;
+
 // The arrays of pelton.types.Batch. T rows, S spans, `most_blocks` columns of the block tables.
 struct BatchArrays {
     std::int64_t num_rows, num_spans, most_blocks;
@@ -14,6 +17,8 @@ struct BatchArrays {
     const std::int32_t *context, *is_tree;                     // [S]
     const std::int32_t* tables;                                // [S, most_blocks]
 };
+
+constexpr int kAllRows = 0;  // the row set
 
 struct RowSetView {
     const std::int32_t* rows;  // batch rows, ascending
@@ -65,10 +70,10 @@ class RaggedBatch {
 
   private:
     void check_spans(std::int64_t num_blocks);
-    void check_rows(std::int64_t span, const BatchArrays& arrays);
-    void add_path(std::int64_t span, std::int64_t row, const std::int32_t* parents);
+    void check_rows(std::int64_t span);
+    void add_path(std::int64_t span, std::int64_t row);
 
-    std::vector<std::int32_t> tokens_, positions_, slots_, span_start_, context_, is_tree_, tables_;
+    std::vector<std::int32_t> tokens_, positions_, slots_, parents_, span_start_, context_, is_tree_, tables_;
     std::vector<std::int32_t> span_of_, path_;
     std::vector<std::int64_t> path_start_;
     std::vector<std::vector<std::int32_t>> sets_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "core/errors.h"
 #include "core/partition.h"
@@ -32,30 +33,87 @@ ExpertInstruction::ExpertInstruction(LinearInput input, int routed, int output, 
         if (value >= 0) writes(value, false);
 }
 
+void ExpertInstruction::check(const ValueCheck& values) const {
+    const int row_set = values.spec("the output", output_).row_set;
+    const std::size_t count = weights_.gate.size();
+    values.that(count > 0 && weights_.up.size() == count && weights_.down.size() == count,
+                "every expert has a gate, an up and a down weight");
+    values.that(top_k_ > 0 && top_k_ <= static_cast<std::int64_t>(count), "a row has 1 to all experts");
+    values.shape("the routed weights", routed_, static_cast<std::int64_t>(count), row_set);
+    check_weights(values, row_set);
+    check_buffers(values, row_set);
+}
+
+void ExpertInstruction::check_weights(const ValueCheck& values, int row_set) const {
+    for (const auto* list : {&weights_.gate, &weights_.up, &weights_.down})
+        for (const Weight& weight : *list) values.that(weight != nullptr, "a weight is missing");
+    const PackedWeight& first = *weights_.gate.front();
+    const LinearInput gathered{buffers_.inputs < 0 ? -1 : input_.x, buffers_.blocks < 0 ? -1 : input_.blocks};
+    for (std::size_t e = 0; e < weights_.gate.size(); ++e) {
+        for (const Weight& weight : {weights_.gate[e], weights_.up[e]}) {
+            values.that(weight->outputs() == first.outputs(), "experts differ in shape");
+            check_input(values, gathered, *weight, row_set);
+        }
+        const PackedWeight& down = *weights_.down[e];
+        values.that(down.inputs() == first.outputs() && down.outputs() == first.inputs(),
+                    "a down weight does not fit its gate");
+        values.that(down.layout().kind != WeightKind::kBlock || buffers_.rounded >= 0,
+                    "the rounded hidden values are missing");
+    }
+    values.shape("the output", output_, first.inputs(), row_set);
+}
+
+void ExpertInstruction::check_buffers(const ValueCheck& values, int row_set) const {
+    const std::int64_t hidden = weights_.gate.front()->outputs(), width = weights_.gate.front()->inputs();
+    for (const auto& [source, target] :
+         {std::pair{input_.x, buffers_.inputs}, std::pair{input_.blocks, buffers_.blocks}}) {
+        if (target < 0) continue;
+        const std::int64_t each = values.spec("the input", source).width;
+        values.shape("the input", source, each, row_set);
+        values.shape("the gathered input", target, each * top_k_, row_set);
+    }
+    values.shape("the hidden values", buffers_.hidden, hidden * top_k_, row_set);
+    values.shape("the scratch", buffers_.scratch, hidden * top_k_, row_set);
+    values.shape("the results", buffers_.results, width * top_k_, row_set);
+    if (buffers_.rounded < 0) return;
+    values.that(hidden % kBlockInputs == 0, "activations are rounded in blocks of 32");
+    values.blocks("the rounded hidden values", buffers_.rounded, hidden * top_k_, row_set);
+}
+
 void ExpertInstruction::prepare(const Frame& frame) {
     const std::size_t most = static_cast<std::size_t>(frame.rows(output_) * top_k_);
     pairs_.reserve(most);
     row_pairs_.resize(most);
     starts_.resize(weights_.gate.size() + 1);
+    next_.resize(weights_.gate.size() + 1);
 }
 
+// Counts each expert's rows, then gives every pair its place: two walks along the rows, as they lie in
+// memory.
 void ExpertInstruction::pair_up(const Frame& frame) const {
     const std::int64_t rows = frame.rows(output_), experts = frame.width(routed_);
     const float* routed = frame.value(routed_, 0);
-    pairs_.clear();
     std::fill(row_pairs_.begin(), row_pairs_.end(), -1);
-    std::vector<std::int64_t> used(static_cast<std::size_t>(rows), 0);
-    for (std::int64_t expert = 0; expert < experts; ++expert) {
-        starts_[expert] = static_cast<std::int64_t>(pairs_.size());
-        for (std::int64_t row = 0; row < rows; ++row) {
-            const float weight = routed[row * experts + expert];
-            if (weight == 0.0f) continue;
-            require(used[row] < top_k_, "a row is routed to more experts than top_k");
-            row_pairs_[row * top_k_ + used[row]++] = static_cast<std::int32_t>(pairs_.size());
-            pairs_.push_back({static_cast<std::int32_t>(row), weight});
+    std::fill(starts_.begin(), starts_.end(), 0);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        std::int64_t used = 0;
+        for (std::int64_t expert = 0; expert < experts; ++expert) {
+            if (routed[row * experts + expert] == 0.0f) continue;
+            require(used < top_k_, "a row is routed to more experts than top_k");
+            row_pairs_[row * top_k_ + used++] = static_cast<std::int32_t>(expert);
+            ++starts_[expert + 1];
         }
     }
-    starts_[experts] = static_cast<std::int64_t>(pairs_.size());
+    std::partial_sum(starts_.begin(), starts_.end(), starts_.begin());
+    next_ = starts_;
+    pairs_.resize(static_cast<std::size_t>(starts_.back()));
+    for (std::int64_t at = 0; at < rows * top_k_; ++at) {
+        const std::int64_t expert = row_pairs_[at], row = at / top_k_;
+        if (expert < 0) continue;
+        const std::int64_t place = next_[expert]++;
+        pairs_[place] = {static_cast<std::int32_t>(row), routed[row * experts + expert]};
+        row_pairs_[at] = static_cast<std::int32_t>(place);
+    }
 }
 
 void ExpertInstruction::gather(const Frame& frame, int thread) const {

@@ -21,6 +21,7 @@ class ExpertInstruction : public Instruction {
   public:
     ExpertInstruction(LinearInput input, int routed, int output, ExpertWeights weights, ExpertBuffers buffers,
                       Activation activation, std::int64_t top_k);
+    void check(const ValueCheck& values) const override;
     void prepare(const Frame& frame) override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "experts"; }
@@ -31,6 +32,8 @@ class ExpertInstruction : public Instruction {
         std::int32_t row;
         float weight;
     };
+    void check_weights(const ValueCheck& values, int row_set) const;
+    void check_buffers(const ValueCheck& values, int row_set) const;
     void pair_up(const Frame& frame) const;
     void gather(const Frame& frame, int thread) const;
     void multiply(const Frame& frame, int thread, bool down) const;
@@ -45,6 +48,7 @@ class ExpertInstruction : public Instruction {
     // Filled by thread 0 in every run, read by all after a barrier.
     mutable std::vector<Pair> pairs_;              // grouped by expert
     mutable std::vector<std::int64_t> starts_;     // of each expert in pairs_
+    mutable std::vector<std::int64_t> next_;       // while filling: each expert's first free place
     mutable std::vector<std::int32_t> row_pairs_;  // [rows, top_k] pairs of a row by expert, -1 at the end
 };
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "runtime/frame.h"
+#include "runtime/value_check.h"
 
 namespace pelton {
 
@@ -19,6 +20,9 @@ class Instruction {
 
     // Computes this thread's part; all threads of the team call it.
     virtual void run(const Frame& frame, int thread) const = 0;
+    // Once, when the program is finished: throws unless every value it names has the width and row set that
+    // `run` relies on.
+    virtual void check(const ValueCheck& values) const = 0;
     // Once per pass, on one thread, before anything runs.
     virtual void prepare(const Frame&) {}
     virtual const char* name() const noexcept = 0;

@@ -19,6 +19,15 @@ const float* floats_of(const Frame& frame, int value, int thread) {
 
 }  // namespace
 
+void check_input(const ValueCheck& values, const LinearInput& input, const PackedWeight& weight,
+                 int row_set) {
+    if (weight.layout().kind == WeightKind::kBlock) {
+        values.blocks("the rounded input", input.blocks, weight.inputs(), row_set);
+    } else {
+        values.shape("the input", input.x, weight.inputs(), row_set);
+    }
+}
+
 LinearInstruction::LinearInstruction(LinearInput input, std::vector<LinearPart> parts, int residual)
     : input_(input), parts_(std::move(parts)), residual_(residual) {
     if (input.x >= 0) reads(input.x, false);
@@ -28,6 +37,20 @@ LinearInstruction::LinearInstruction(LinearInput input, std::vector<LinearPart> 
         writes(part.output, false);
         num_panels_ += part.weight->num_panels();
     }
+}
+
+void LinearInstruction::check(const ValueCheck& values) const {
+    const int row_set = values.spec("the output", parts_.front().output).row_set;
+    for (const LinearPart& part : parts_) {
+        check_input(values, input_, *part.weight, row_set);
+        values.shape("the output", part.output, part.weight->outputs(), row_set);
+        values.that(
+            part.bias.empty() || static_cast<std::int64_t>(part.bias.size()) == part.weight->outputs(),
+            "a bias is as wide as the output");
+    }
+    if (residual_ < 0) return;
+    values.that(parts_.size() == 1, "a residual is added to one product");
+    values.shape("the residual", residual_, parts_.front().weight->outputs(), row_set);
 }
 
 void LinearInstruction::run(const Frame& frame, int thread) const {
@@ -117,6 +140,16 @@ GatedLinearInstruction::GatedLinearInstruction(LinearInput input, Weight gate, W
     writes(output, false);
     writes(scratch, false);
     if (quantized >= 0) writes(quantized, false);
+}
+
+void GatedLinearInstruction::check(const ValueCheck& values) const {
+    const int row_set = values.spec("the output", output_).row_set;
+    for (const Weight& weight : {gate_, up_}) {
+        check_input(values, input_, *weight, row_set);
+        values.shape("the output", output_, weight->outputs(), row_set);
+    }
+    values.shape("the scratch", scratch_, gate_->outputs(), row_set);
+    if (quantized_ >= 0) values.blocks("the rounded output", quantized_, gate_->outputs(), row_set);
 }
 
 void GatedLinearInstruction::run(const Frame& frame, int thread) const {

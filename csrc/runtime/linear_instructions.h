@@ -17,6 +17,9 @@ struct LinearInput {
     bool fine = false;  // the blocks are
 };
 
+// That `weight` can read the input, of that row set, in the form it wants.
+void check_input(const ValueCheck& values, const LinearInput& input, const PackedWeight& weight, int row_set);
+
 struct LinearPart {
     Weight weight;
     Vector bias;
@@ -27,6 +30,7 @@ struct LinearPart {
 class LinearInstruction : public Instruction {
   public:
     LinearInstruction(LinearInput input, std::vector<LinearPart> parts, int residual);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return residual_ >= 0 ? "linear_add" : "linear"; }
     bool row_wise() const noexcept override { return false; }
@@ -61,6 +65,7 @@ class GatedLinearInstruction : public Instruction {
     // `quantized` is -1 when nobody reads the output as blocks.
     GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation, int output,
                            int scratch, int quantized);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "gated_linear"; }
     bool row_wise() const noexcept override { return false; }

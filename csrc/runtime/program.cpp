@@ -1,8 +1,10 @@
 #include "runtime/program.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/errors.h"
+#include "core/standard_floats.h"
 
 namespace pelton {
 
@@ -16,16 +18,30 @@ std::shared_ptr<AlignedBuffer> grown(const std::shared_ptr<AlignedBuffer>& old, 
 
 }  // namespace
 
-void Workspace::reserve(std::int64_t shared, std::int64_t local) {
+std::int64_t Workspace::start_pass(std::int64_t shared, std::int64_t local,
+                                   std::shared_ptr<const void> arena) {
+    ++pass_;
+    arena_ = std::move(arena);
     shared_ = grown(shared_, shared);
     local_ = grown(local_, local);
+    return pass_;
 }
 
 std::int64_t Workspace::num_bytes() const noexcept {
     return static_cast<std::int64_t>((shared_ ? shared_->size() : 0) + (local_ ? local_->size() : 0));
 }
 
+void Program::check_building() const { require(!finished_, "the program is finished already"); }
+
+void Program::check_finished() const { require(finished_, "the program is not finished"); }
+
+void Program::add(std::unique_ptr<Instruction> instruction) {
+    check_building();
+    instructions_.push_back(std::move(instruction));
+}
+
 int Program::add_value(std::int64_t width, int row_set) {
+    check_building();
     require(width > 0 && width < (std::int64_t{1} << 31) && row_set >= 0,
             "a value has a width and a row set");
     values_.push_back({width, row_set});
@@ -38,6 +54,8 @@ int Program::checked(int value) const {
 }
 
 void Program::add_attend(int q, int k, int v, int output, AttendSpec spec, const AttendShape& shape) {
+    check_building();
+    last_kv_layer_ = std::max(last_kv_layer_, spec.kv_layer);
     std::shared_ptr<AttendWork> work;
     for (const std::shared_ptr<AttendWork>& known : attend_works_)
         if (known->shape() == shape) work = known;
@@ -59,6 +77,7 @@ std::shared_ptr<RopeTable> Program::rope_table(const RopeSpec& spec) {
 
 // Untraced runs only pay the test of one flag per call of run() and of one pointer per inner barrier.
 void Program::set_trace(bool on) {
+    check_finished();
     tracing_ = on;
     if (!on) return;
     const std::size_t threads = static_cast<std::size_t>(pool_->num_threads());
@@ -67,25 +86,31 @@ void Program::set_trace(bool on) {
     events_.assign(threads, {});
 }
 
-void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv) {
-    require(finished_, "the program is not finished");
+void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv,
+                    std::shared_ptr<const void> arena) {
+    check_finished();
     pass_ = -1;
     for (const std::shared_ptr<AttendWork>& work : attend_works_)
         require(work->shape().kv_heads == kv.heads && work->shape().head_dim == kv.head_dim,
                 "the KV arena has other heads than the plan");
+    require(last_kv_layer_ < kv.layers, "the KV arena has fewer layers than the plan");
     for (const ValueSpec& value : values_)
         require(value.row_set <= static_cast<int>(row_sets.size()), "the batch lacks a row set of the plan");
     frame_.batch.assign(batch, row_sets, kv.num_blocks);
     frame_.kv = kv;
     frame_.replicated = pool_->num_threads() > 1 && frame_.batch.num_rows() <= kReplicatedRows;
     const std::int64_t shared = lay_out(false), local = lay_out(true);
-    workspace_->reserve(shared, local * (frame_.replicated ? pool_->num_threads() : 1));
+    const std::int64_t pass = workspace_->start_pass(
+        shared, local * (frame_.replicated ? pool_->num_threads() : 1), std::move(arena));
     frame_.shared = workspace_->shared_floats();
     frame_.local = workspace_->local_floats();
     frame_.local_stride = local;
+    const StandardFloats floats;
+    for (const std::shared_ptr<RopeTable>& table : rope_tables_)
+        table->cover(frame_.batch.positions(), frame_.batch.num_rows());
     for (const std::shared_ptr<AttendWork>& work : attend_works_) work->prepare(frame_);
     for (const std::unique_ptr<Instruction>& instruction : instructions_) instruction->prepare(frame_);
-    pass_ = ++workspace_->pass;
+    pass_ = pass;
 }
 
 // Offsets of all slots of one kind for this batch; returns the floats they take.
@@ -103,7 +128,30 @@ std::int64_t Program::lay_out(bool local) {
 }
 
 void Program::check_pass() const {
-    require(pass_ >= 0 && pass_ == workspace_->pass, "another forward pass has begun since");
+    require(pass_ >= 0, "no forward pass has begun");
+    require(pass_ == workspace_->pass(), "another forward pass has begun since");
+}
+
+std::int64_t Program::rows_of(int value) const {
+    check_pass();
+    return frame_.rows(checked(value));
+}
+
+const std::shared_ptr<AlignedBuffer>& Program::memory_of(int value) const {
+    check_pass();
+    return workspace_->buffer(frame_.is_local[checked(value)] != 0);
+}
+
+const std::vector<float>& Program::mass(std::int64_t index) const {
+    check_pass();
+    require(index >= 0 && index < static_cast<std::int64_t>(with_mass_.size()),
+            "there is no such attention mass");
+    return with_mass_[static_cast<std::size_t>(index)]->mass();
+}
+
+bool Program::barrier_before(std::int64_t index, bool replicated) const {
+    check_finished();
+    return barriers_[replicated][static_cast<std::size_t>(index)] != 0;
 }
 
 const float* Program::read(int value) const {

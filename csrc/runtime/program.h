@@ -15,9 +15,15 @@ namespace pelton {
 // batch seen. Old memory lives as long as somebody holds it.
 class Workspace {
   public:
-    // At least that many floats of each kind; contents are lost when it grows.
-    void reserve(std::int64_t shared, std::int64_t local);
-    const std::shared_ptr<AlignedBuffer>& shared() const noexcept { return shared_; }
+    // Starts a pass, which ends the one before, even if the memory is refused: at least that many floats of
+    // each kind, contents lost. Keeps the pass's KV arena alive. Returns the number of the pass.
+    std::int64_t start_pass(std::int64_t shared, std::int64_t local, std::shared_ptr<const void> arena);
+    // Of the present pass.
+    std::int64_t pass() const noexcept { return pass_; }
+    const std::shared_ptr<const void>& arena() const noexcept { return arena_; }
+    const std::shared_ptr<AlignedBuffer>& buffer(bool local) const noexcept {
+        return local ? local_ : shared_;
+    }
     float* shared_floats() const noexcept {
         return shared_ ? reinterpret_cast<float*>(shared_->data()) : nullptr;
     }
@@ -25,11 +31,11 @@ class Workspace {
         return local_ ? reinterpret_cast<float*>(local_->data()) : nullptr;
     }
     std::int64_t num_bytes() const noexcept;
-    // Counts passes, so that one that was overtaken can tell.
-    std::int64_t pass = 0;
 
   private:
     std::shared_ptr<AlignedBuffer> shared_, local_;
+    std::shared_ptr<const void> arena_;
+    std::int64_t pass_ = 0;  // counts, so that a pass that was overtaken can tell
 };
 
 // Rows up to which every thread computes local values itself. Measured: a row's norm takes 0.6 microseconds
@@ -56,24 +62,29 @@ class Program {
     Program(const Program&) = delete;
     Program& operator=(const Program&) = delete;
 
-    // Building. Values are numbered from 0; each is written by one instruction.
+    // Building, until finish(). Values are numbered from 0; each is written by one instruction.
     int add_value(std::int64_t width, int row_set);
-    void add(std::unique_ptr<Instruction> instruction) { instructions_.push_back(std::move(instruction)); }
+    void add(std::unique_ptr<Instruction> instruction);
     void add_attend(int q, int k, int v, int output, AttendSpec spec, const AttendShape& shape);
     std::shared_ptr<RopeTable> rope_table(const RopeSpec& spec);
-    // Assigns memory and barriers. Values in `keep` stay readable to the end of a pass.
+    // Checks every instruction, assigns memory and barriers. Values in `keep` stay readable to the end of a
+    // pass. Throws Error(kInvalidArgument) that names the instruction and what is wrong.
     void finish(const std::vector<int>& keep);
 
     // Running: one pass over one batch, in stretches of instructions.
-    void begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv);
+    // `arena` keeps the memory of `kv` alive; it is held until the next pass of any program.
+    void begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv,
+               std::shared_ptr<const void> arena);
     void run(std::int64_t begin, std::int64_t end);
     // [rows, width] of a value, while it is live.
     const float* read(int value) const;
     void write(int value, const float* from);
-    std::int64_t rows_of(int value) const { return frame_.rows(checked(value)); }
+    // What keeps the memory of a value alive.
+    const std::shared_ptr<AlignedBuffer>& memory_of(int value) const;
+    std::int64_t rows_of(int value) const;
     std::int64_t width_of(int value) const { return frame_.width(checked(value)); }
     // The attention mass of the instruction that has it as tap number `index`: [spans, slots].
-    const std::vector<float>& mass(std::int64_t index) const { return with_mass_.at(index)->mass(); }
+    const std::vector<float>& mass(std::int64_t index) const;
     std::int64_t num_spans() const noexcept { return frame_.batch.num_spans(); }
 
     void set_prefetch(const Prefetch& prefetch) noexcept { frame_.prefetch = prefetch; }
@@ -93,9 +104,8 @@ class Program {
 
     std::int64_t num_instructions() const noexcept { return static_cast<std::int64_t>(instructions_.size()); }
     const Instruction& instruction(std::int64_t index) const { return *instructions_[index]; }
-    bool barrier_before(std::int64_t index, bool replicated) const {
-        return barriers_[replicated][index] != 0;
-    }
+    // Of a finished program.
+    bool barrier_before(std::int64_t index, bool replicated) const;
     const std::shared_ptr<Workspace>& workspace() const noexcept { return workspace_; }
 
   private:
@@ -106,7 +116,10 @@ class Program {
         bool free;
     };
     int checked(int value) const;
+    void check_building() const;
+    void check_finished() const;
     void check_pass() const;
+    void check_instructions() const;
     void assign_slots(const std::vector<int>& keep);
     bool can_take_over(const Instruction& instruction, int input, int output) const;
     int take_slot(int value);
@@ -130,7 +143,8 @@ class Program {
     std::vector<std::int64_t> trace_, waits_;
     std::vector<std::vector<TraceEvent>> events_;
     bool tracing_ = false, finished_ = false;
-    std::int64_t pass_ = -1;
+    std::int64_t last_kv_layer_ = -1;
+    std::int64_t pass_ = -1;  // of the workspace; -1: none has begun
 };
 
 }  // namespace pelton

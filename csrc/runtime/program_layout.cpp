@@ -7,18 +7,30 @@
 namespace pelton {
 
 void Program::finish(const std::vector<int>& keep) {
-    require(!finished_, "the program is finished already");
+    check_building();
+    check_instructions();
     frame_.offsets.assign(values_.size(), 0);
     frame_.is_local.assign(values_.size(), 0);
     for (const std::unique_ptr<Instruction>& instruction : instructions_)
-        for (const Access& access : instruction->accesses()) {
-            checked(access.value);
+        for (const Access& access : instruction->accesses())
             if (access.write) frame_.is_local[access.value] = instruction->row_wise();
-        }
     assign_slots(keep);
     place_barriers(false);
     place_barriers(true);
     finished_ = true;
+}
+
+void Program::check_instructions() const {
+    std::vector<std::uint8_t> written(values_.size(), 0);
+    for (const std::unique_ptr<Instruction>& instruction : instructions_) {
+        const ValueCheck values(instruction->name(), values_);
+        instruction->check(values);
+        for (const Access& access : instruction->accesses()) {
+            const std::size_t value = static_cast<std::size_t>(checked(access.value));
+            values.that(!access.write || written[value] == 0, "writes a value that is written already");
+            written[value] = written[value] != 0 || access.write;
+        }
+    }
 }
 
 // Slots are reused once their value is dead, among values of one row set and kind. An instruction's outputs

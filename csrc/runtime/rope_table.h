@@ -1,4 +1,5 @@
-// cos and sin of rotary angles per position, computed in float64 and kept as float32; grown when needed.
+// cos and sin of rotary angles per position, computed in float64 and kept as float32, for the stretches of
+// positions that were asked for.
 #pragma once
 
 #include <cstdint>
@@ -19,17 +20,22 @@ class RopeTable {
     explicit RopeTable(RopeSpec spec) : spec_(std::move(spec)) {}
 
     const RopeSpec& spec() const noexcept { return spec_; }
-    // Makes positions up to `position` available; not while other threads read.
-    void cover(std::int64_t position);
-    // cos [half] then sin [half], times the magnitude.
+    // Makes these positions (0 or more) available; not while other threads read. A stretch takes about half a
+    // millisecond for heads of 64, so a sequence that grows, or one whose prefix was restored, never waits
+    // long for a table.
+    void cover(const std::int32_t* positions, std::int64_t count);
+    // Of a position that is available: cos [half] then sin [half], times the magnitude.
     const float* at(std::int64_t position) const noexcept {
-        return values_.data() + position * 2 * static_cast<std::int64_t>(spec_.frequencies.size());
+        return stretches_[static_cast<std::size_t>(position / kStretch)].data() +
+               position % kStretch * 2 * static_cast<std::int64_t>(spec_.frequencies.size());
     }
 
   private:
+    static constexpr std::int64_t kStretch = 256;  // positions
+    std::vector<float> stretch(std::int64_t first) const;
+
     RopeSpec spec_;
-    std::vector<float> values_;
-    std::int64_t covered_ = 0;
+    std::vector<std::vector<float>> stretches_;  // [256, 2, half], or empty
 };
 
 }  // namespace pelton

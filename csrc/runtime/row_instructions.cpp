@@ -21,6 +21,10 @@ EmbedInstruction::EmbedInstruction(int y, std::shared_ptr<const PackedWeight> ta
     writes(y);
 }
 
+void EmbedInstruction::check(const ValueCheck& values) const {
+    values.shape("the output", y_, table_->inputs(), kAllRows);
+}
+
 void EmbedInstruction::run(const Frame& frame, int thread) const {
     const std::int32_t* ids = by_position_ ? frame.batch.positions() : frame.batch.tokens();
     const std::int64_t width = frame.width(y_);
@@ -37,6 +41,17 @@ void EmbedInstruction::run(const Frame& frame, int thread) const {
 NormInstruction::NormInstruction(int x, int y, NormSpec spec) : x_(x), y_(y), spec_(std::move(spec)) {
     reads(x);
     writes(y);
+}
+
+void NormInstruction::check(const ValueCheck& values) const {
+    const ValueSpec& x = values.spec("x", x_);
+    values.that(spec_.group > 0 && x.width % spec_.group == 0, "a row does not split into groups");
+    for (const Vector* vector : {&spec_.weight, &spec_.bias}) {
+        const std::int64_t size = static_cast<std::int64_t>(vector->size());
+        values.that(size == 0 || size == spec_.group || size == x.width,
+                    "a weight or bias has the width of a group or of a row");
+    }
+    values.shape("the output", y_, x.width, x.row_set);
 }
 
 // The kernel wants both vectors with the same number of groups.
@@ -76,6 +91,14 @@ ElementwiseInstruction::ElementwiseInstruction(Elementwise kind, int a, int b, i
     writes(y);
 }
 
+void ElementwiseInstruction::check(const ValueCheck& values) const {
+    const ValueSpec& a = values.spec("the first input", a_);
+    const bool takes_two = kind_ == Elementwise::kAdd || kind_ == Elementwise::kMul;
+    values.that(takes_two || b_ < 0, "there is one input too many");
+    if (takes_two) values.shape("the second input", b_, a.width, a.row_set);
+    values.shape("the output", y_, a.width, a.row_set);
+}
+
 void ElementwiseInstruction::run(const Frame& frame, int thread) const {
     const RowRange own = frame.own_rows(y_, thread);
     const std::int64_t width = frame.width(y_), start = own.begin * width, count = own.size() * width;
@@ -108,6 +131,12 @@ RopeInstruction::RopeInstruction(int x, int y, std::shared_ptr<RopeTable> table)
     writes(y);
 }
 
+void RopeInstruction::check(const ValueCheck& values) const {
+    const ValueSpec& x = values.spec("x", x_);
+    values.that(x.width % table_->spec().head_dim == 0, "a row does not split into heads");
+    values.shape("the output", y_, x.width, x.row_set);
+}
+
 void RopeInstruction::run(const Frame& frame, int thread) const {
     const RopeSpec& spec = table_->spec();
     const std::int64_t width = frame.width(x_), half = static_cast<std::int64_t>(spec.frequencies.size());
@@ -125,6 +154,11 @@ QuantizeInstruction::QuantizeInstruction(int x, int y, bool fine) : x_(x), y_(y)
     writes(y);
 }
 
+void QuantizeInstruction::check(const ValueCheck& values) const {
+    const ValueSpec& x = values.spec("x", x_);
+    values.blocks("the output", y_, x.width, x.row_set);
+}
+
 void QuantizeInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t width = frame.width(x_), per_row = width / kBlockInputs;
     const RowRange own = frame.own_rows(y_, thread);
@@ -136,6 +170,10 @@ void QuantizeInstruction::run(const Frame& frame, int thread) const {
 SelectInstruction::SelectInstruction(int x, int y) : x_(x), y_(y) {
     reads(x, false);
     writes(y);
+}
+
+void SelectInstruction::check(const ValueCheck& values) const {
+    values.shape("x", x_, values.spec("the output", y_).width, kAllRows);
 }
 
 void SelectInstruction::run(const Frame& frame, int thread) const {
@@ -151,6 +189,12 @@ ScatterInstruction::ScatterInstruction(int whole, int part, int y) : whole_(whol
     reads(whole);
     reads(part, false);
     writes(y);
+}
+
+void ScatterInstruction::check(const ValueCheck& values) const {
+    const ValueSpec& part = values.spec("the part", part_);
+    values.shape("the whole", whole_, part.width, kAllRows);
+    values.shape("the output", y_, part.width, kAllRows);
 }
 
 void ScatterInstruction::run(const Frame& frame, int thread) const {
@@ -170,6 +214,12 @@ RouteInstruction::RouteInstruction(int x, int y, std::int64_t top_k, bool normal
     : x_(x), y_(y), top_k_(top_k), normalize_(normalize) {
     reads(x);
     writes(y);
+}
+
+void RouteInstruction::check(const ValueCheck& values) const {
+    const ValueSpec& x = values.spec("x", x_);
+    values.that(top_k_ > 0 && top_k_ <= x.width, "a row has 1 to all experts");
+    values.shape("the output", y_, x.width, x.row_set);
 }
 
 void RouteInstruction::run(const Frame& frame, int thread) const {

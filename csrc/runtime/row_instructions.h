@@ -18,6 +18,7 @@ using Vector = std::vector<float>;  // empty: absent
 class EmbedInstruction : public Instruction {
   public:
     EmbedInstruction(int y, std::shared_ptr<const PackedWeight> table, float scale, bool by_position);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "embed"; }
 
@@ -38,6 +39,7 @@ struct NormSpec {
 class NormInstruction : public Instruction {
   public:
     NormInstruction(int x, int y, NormSpec spec);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return spec_.centred ? "layer_norm" : "rms_norm"; }
 
@@ -53,6 +55,7 @@ class ElementwiseInstruction : public Instruction {
   public:
     // y = a (+ or *) b, or a function of a alone (b = -1) with a scale factor, a cap or an activation.
     ElementwiseInstruction(Elementwise kind, int a, int b, int y, float number, Activation activation);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override;
 
@@ -66,7 +69,7 @@ class ElementwiseInstruction : public Instruction {
 class RopeInstruction : public Instruction {
   public:
     RopeInstruction(int x, int y, std::shared_ptr<RopeTable> table);
-    void prepare(const Frame& frame) override { table_->cover(frame.batch.max_position()); }
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "rope"; }
 
@@ -79,6 +82,7 @@ class RopeInstruction : public Instruction {
 class QuantizeInstruction : public Instruction {
   public:
     QuantizeInstruction(int x, int y, bool fine);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "quantize"; }
 
@@ -90,6 +94,7 @@ class QuantizeInstruction : public Instruction {
 class SelectInstruction : public Instruction {
   public:
     SelectInstruction(int x, int y);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "select_rows"; }
 
@@ -100,6 +105,7 @@ class SelectInstruction : public Instruction {
 class ScatterInstruction : public Instruction {
   public:
     ScatterInstruction(int whole, int part, int y);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "scatter_rows"; }
 
@@ -110,6 +116,7 @@ class ScatterInstruction : public Instruction {
 class RouteInstruction : public Instruction {
   public:
     RouteInstruction(int x, int y, std::int64_t top_k, bool normalize);
+    void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "route"; }
 

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/errors.h"
+#include "core/standard_floats.h"
 #include "isa/half.h"
 
 namespace pelton {
@@ -99,7 +100,10 @@ void RowSampler::choose(const LogitRows& logits, std::vector<RowChoice>& choices
                                   scratch_[static_cast<std::size_t>(thread)]);
     };
     std::lock_guard<std::mutex> one_at_a_time(mutex_);
-    if (choices.size() == 1) return choose_one(choices.front(), 0);
+    if (choices.size() == 1) {
+        const StandardFloats floats;
+        return choose_one(choices.front(), 0);
+    }
     const std::size_t threads = static_cast<std::size_t>(pool_->num_threads());
     pool_->run([&](int thread) {
         for (std::size_t i = static_cast<std::size_t>(thread); i < choices.size(); i += threads)

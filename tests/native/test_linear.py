@@ -114,6 +114,17 @@ def quantized(x: F32, isa: str, fine: bool = False) -> F32:
     return values.reshape(x.shape)
 
 
+def multiplied(x: F32, name: str, isa: str) -> F32:
+    """What products of float activations with weights of format `name` really multiply, [rows, width]."""
+    if FORMATS[name].panel is not None:
+        return quantized(x, isa)
+    if name != "BF16" or isa != "avx512_bf16":
+        return x
+    bits = x.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32)
+
+
 def assert_product(weight: Weight, x: F32, used: F32, isa: str, fine: bool = False) -> None:
     """Each output within the rounding error of one float32 sum of `inputs` terms."""
     exact = used.astype(np.float64) @ weight.values.astype(np.float64).T
@@ -143,15 +154,15 @@ def test_products_match_numpy_for_every_remainder(isa: str) -> None:
         x = random_rows(rows, 64)
         assert_product(block, x, quantized(x, isa), isa)
         odd = random_rows(rows, 33)
-        assert_product(dense, odd, odd, isa)
+        assert_product(dense, odd, multiplied(odd, "BF16", isa), isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_float_products_match_numpy(dtype: str, isa: str) -> None:
-    for outputs, inputs, rows in ((1, 1, 1), (15, 7, 2), (65, 40, 17), (130, 129, 5), (16, 32, 9)):
+    for outputs, inputs, rows in ((1, 1, 1), (15, 7, 2), (65, 40, 17), (130, 129, 5), (16, 1049, 9)):
         x = random_rows(rows, inputs)
-        assert_product(float_weight(dtype, outputs, inputs), x, x, isa)
+        assert_product(float_weight(dtype, outputs, inputs), x, multiplied(x, dtype, isa), isa)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -179,8 +190,7 @@ def test_format_products_match_numpy(name: str) -> None:
     weight = format_weight(FORMATS[name], 40, 512)
     x = random_rows(6, 512)
     for isa in ISAS:
-        used = x if FORMATS[name].panel is None else quantized(x, isa)
-        assert_product(weight, x, used, isa)
+        assert_product(weight, x, multiplied(x, name, isa), isa)
 
 
 def test_packing_in_slices_equals_packing_at_once() -> None:
@@ -215,6 +225,22 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
             for pool in pools:
                 together = product(weight.packed, x[:rows], isa, pool)
                 np.testing.assert_array_equal(together.view(np.uint32), alone[:rows].view(np.uint32))
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa not in ("generic", "avx2")])
+def test_levels_that_fuse_multiply_and_add_agree_to_the_bit(isa: str) -> None:
+    """Integer sums are exact and floats are added in one order; bfloat16 dot products have their own."""
+    blocks = [block_weight(layout, 83, 256) for layout in LAYOUTS]
+    for weight in (*blocks, *law_weights()[:-2]):
+        x = random_rows(13, weight.packed.inputs, seed=4)
+        for fine in (False, True):
+            expected = product(weight.packed, x, "avx2", fine=fine)
+            np.testing.assert_array_equal(product(weight.packed, x, isa, fine=fine), expected)
+    for dense in law_weights()[-2:]:
+        x = multiplied(random_rows(13, dense.packed.inputs, seed=4), "BF16", "avx512_bf16")
+        found, expected = product(dense.packed, x, isa), product(dense.packed, x, "avx2")
+        same = np.array_equal(found.view(np.uint32), expected.view(np.uint32))
+        assert same == (isa != "avx512_bf16")  # pairs are added odd input first
 
 
 def input_slice(weight: Weight, start: int, end: int) -> _native.PackedWeight:
@@ -334,8 +360,12 @@ def test_sizes_that_do_not_fit_raise() -> None:
         _native.PackedWeight(4, 33, _native.WeightLayout.gguf("Q8_0"))
     with pytest.raises(ValueError, match="at least one"):
         _native.PackedWeight(0, 32, _native.WeightLayout.gguf("Q8_0"))
-    with pytest.raises(ValueError, match="too large"):
-        _native.PackedWeight(2**50, 2**40, _native.WeightLayout.floats("F32"))
+    for outputs, inputs in ((2**50, 2**40), (2**63 - 1, 32), (32, 2**63 - 1)):
+        with pytest.raises(ValueError, match="too large"):
+            _native.PackedWeight(outputs, inputs, _native.WeightLayout.floats("F32"))
+    for narrow in (0, 16, 33):
+        with pytest.raises(ValueError, match="blocks of 32"):
+            _native.quantize(np.zeros((3, narrow), np.float32))
     with pytest.raises(ValueError, match="outside the weight"):
         weight.unpack_rows(np.array([17], np.int64))
     with pytest.raises(ValueError, match="outside the weight"):

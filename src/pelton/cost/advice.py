@@ -99,8 +99,8 @@ def _level(around: Surroundings, machine: Machine) -> Iterator[str]:
         yield f"The level in force is {around.isa}, the processor has {fastest}: drop PELTON_ISA and --isa."
     elif fastest == "generic":
         yield "The processor has no AVX2: the generic kernels run. Any x86-64 processor since 2013 is faster."
-    elif "avx512_vnni" not in around.flags:
-        yield "The processor lacks AVX-512 VNNI, which makes 8-bit dot products several times faster."
+    elif not {"avx512_vnni", "avx_vnni"} & set(around.flags):
+        yield "The processor lacks VNNI, which makes 8-bit dot products several times faster."
 
 
 def _threads(around: Surroundings, machine: Machine) -> Iterator[str]:

@@ -133,6 +133,10 @@ class Recorder:
     def num_waiting(self) -> int:
         return self._inner.num_waiting
 
+    @property
+    def places(self) -> int:
+        return self._inner.places
+
     def add(self, sequence: Tokens) -> None:
         self._inner.add(sequence)
 

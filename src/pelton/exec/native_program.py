@@ -37,7 +37,7 @@ from .native_rounding import fine_weights
 from .native_weights import NativeWeights, wants_blocks
 
 _BLOCK_FLOATS = 12
-"""A block of 32 rounded activations takes 44 bytes: see ActivationBlock in csrc/kernels/linear.h."""
+"""A block of 32 rounded activations takes 48 bytes: see ActivationBlock in csrc/kernels/linear.h."""
 
 
 @dataclass(frozen=True)
