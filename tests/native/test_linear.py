@@ -122,7 +122,7 @@ def multiplied(x: F32, name: str, isa: str) -> F32:
         return x
     bits = x.view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return rounded.view(np.float32)
+    return np.asarray(rounded.view(np.float32))
 
 
 def assert_product(weight: Weight, x: F32, used: F32, isa: str, fine: bool = False) -> None:

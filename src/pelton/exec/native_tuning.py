@@ -25,7 +25,7 @@ Ahead = tuple[int, int, int]
 
 UNTUNED: Ahead = (0, 0, 0)
 CANDIDATES = (0, 4096, 6144, 8192, 16384)
-VERSION = 1
+VERSION = 2
 """Part of every remembered choice's name: what an older search chose is not read."""
 
 _ROWS = (1, 4, 16)
