@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pelton import config
 from pelton.config import SamplingParams, TokenBias
+from pelton.decode.philox import uniform
 from pelton.errors import ContextOverflowError, RequestError
 
 NAMES = [field.name for field in fields(SamplingParams)]
@@ -32,7 +33,7 @@ INTEGERS: dict[str, list[Any]] = {
     "top_k": [-2, 2**31, 0.5, 10.0],
     "min_tokens": [-1, 2**31, 1.0],
     "max_tokens": [0, -1, 2**31, 16.0],
-    "seed": [-1, 2**63, 1.0],
+    "seed": [-(2**63) - 1, 2**63, 1.0],
     "logprobs": [-1, 21, 5.0],
     "prompt_logprobs": [-1, 21, 5.0],
 }
@@ -255,7 +256,26 @@ def test_any_input_gives_params_in_range_or_a_request_error(values: dict[str, An
     assert 0 < params.top_p <= 1
     assert 0 < params.typical_p <= 1
     assert 0 <= params.min_p <= 1
-    assert params.seed is None or 0 <= params.seed < 2**63
+    assert params.seed is None or -(2**63) <= params.seed < 2**63
     assert isinstance(params.stop, tuple)
     assert all(math.isfinite(bias) for bias in (params.logit_bias or {}).values())
     assert SamplingParams(**{name: getattr(params, name) for name in NAMES}) == params
+
+
+def test_a_seed_is_any_integer_of_64_bits_and_minus_one_is_none() -> None:
+    assert SamplingParams(seed=-1).seed is None
+    seeds = [SamplingParams(seed=seed).seed for seed in (-(2**63), -2, 0, 2**63 - 1)]
+    assert seeds == [-(2**63), -2, 0, 2**63 - 1]
+    assert len({uniform(seed, 3) for seed in seeds if seed is not None}) == 4
+    assert all(0 <= uniform(seed, 3) < 1 for seed in seeds if seed is not None)
+
+
+def test_no_token_is_for_requests_that_want_something_else() -> None:
+    assert SamplingParams(max_tokens=0, hidden_state=True).max_tokens == 0
+    assert SamplingParams(max_tokens=0, prompt_logprobs=0).max_tokens == 0
+    with pytest.raises(RequestError, match="max_tokens"):
+        SamplingParams(max_tokens=0)
+    with pytest.raises(RequestError, match="n = 2"):
+        SamplingParams(max_tokens=0, hidden_state=True, n=2)
+    with pytest.raises(RequestError, match="min_tokens"):
+        SamplingParams(max_tokens=0, hidden_state=True, min_tokens=1)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pelton import LLM, AsyncLLM, SamplingParams
 from pelton.errors import ConfigError, ContextOverflowError, EngineStoppedError, RequestError
+from pelton.llm import settings_from
 from pelton.spec.ngram import NgramDrafter
 
 CHAT = [{"role": "user", "content": "What is the capital of France? One sentence."}]
@@ -63,6 +66,31 @@ def test_closing_a_stream_early_frees_its_memory(llm: LLM) -> None:
     assert llm.engine.pool.num_free == llm.engine.pool.num_blocks
 
 
+def test_streams_take_turns_with_each_other_and_with_whole_answers(llm: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=24, logprobs=1)
+    alone = [[piece.token_ids for piece in llm.stream(prompt, params)] for prompt in PROMPTS]
+    streams = [llm.stream(prompt, params) for prompt in PROMPTS]
+    said: list[list[tuple[int, ...]]] = [[] for _ in PROMPTS]
+    for turn in range(6):
+        for stream, pieces in zip(streams, said, strict=True):
+            pieces += [next(stream).token_ids for _ in range(2)]
+        if turn == 2:
+            (whole,) = llm.generate(PROMPTS[0], params)
+            assert whole.outputs[0].token_ids == [token for piece in alone[0] for token in piece]
+    for stream, pieces in zip(streams, said, strict=True):
+        pieces += [piece.token_ids for piece in stream]
+    assert said == alone
+    assert not llm.engine.has_work
+
+
+def test_a_whole_answer_does_not_wait_for_a_stream(llm: LLM) -> None:
+    stream = llm.stream(PROMPTS[2], SamplingParams(max_tokens=500, ignore_eos=True, seed=1))
+    next(stream)
+    llm.generate(PROMPTS[1], SamplingParams(max_tokens=3))
+    assert llm.engine.has_work
+    stream.close()  # type: ignore[attr-defined]
+
+
 def test_stop_strings_end_the_text_before_them(llm: LLM) -> None:
     full = llm.generate("1, 2, 3, 4,", GREEDY)[0].outputs[0].text
     stop = full[6:9]
@@ -88,7 +116,70 @@ def test_token_ids_are_a_prompt_too(llm: LLM) -> None:
     ids = llm.encode("The capital of France is")
     by_text = llm.generate("The capital of France is", GREEDY)[0].outputs[0].text
     assert llm.generate(ids, GREEDY)[0].outputs[0].text == by_text
-    assert llm.generate({"prompt_token_ids": ids}, GREEDY)[0].outputs[0].text == by_text
+    for same in (
+        {"prompt_token_ids": ids}, {"prompt": "The capital of France is"}, tuple(ids), np.array(ids),
+        [np.array(ids)], [np.int64(token) for token in ids], np.array([ids, ids]),
+    ):  # fmt: skip
+        assert llm.generate(same, GREEDY)[0].outputs[0].text == by_text
+
+
+@pytest.mark.parametrize(
+    ("prompts", "field"),
+    [
+        ([1, 2, "three"], "prompt_token_ids"),
+        ([[1], 5, [2]], "prompt"),
+        ([1, True], "prompt_token_ids"),
+        ([[1.5]], "prompt_token_ids"),
+        ([None], "prompt"),
+        (None, "prompts"),
+        (123, "prompt"),
+        (b"bytes", "prompt"),
+        ({"prompt_token_ids": None}, "prompt"),
+        ({"prompt": "x", "prompt_token_ids": [1]}, "prompt"),
+        ({"prompt": "x" * 1000, "images": []}, "prompt"),
+        (np.array([1.0]), "prompt_token_ids"),
+        (np.array(3), "prompt"),
+    ],
+)
+def test_a_prompt_that_is_none_is_refused_whole(llm: LLM, prompts: Any, field: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        llm.generate(prompts, GREEDY)
+    assert caught.value.field == field
+    assert len(str(caught.value)) < 200
+    assert not llm.engine.has_work
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, [None], "greedy", 5, [GREEDY, GREEDY]])
+def test_sampling_params_that_are_none_are_refused(llm: LLM, params: Any) -> None:
+    with pytest.raises(RequestError, match="sampling_params"):
+        llm.generate([[1]], params)
+    if params != [GREEDY, GREEDY]:
+        with pytest.raises(RequestError, match="sampling_params"):
+            next(llm.stream([1], params))
+
+
+@pytest.mark.parametrize("messages", ["hello", [], 5, [*CHAT, "y"], [CHAT, "y"], [CHAT, [5]]])
+def test_conversations_that_are_none_are_refused(llm: LLM, messages: Any) -> None:
+    with pytest.raises(RequestError, match="message"):
+        llm.chat(messages, GREEDY)
+
+
+@pytest.mark.parametrize("field", ["stop", "bad_words"])
+def test_words_need_a_tokenizer(field: str) -> None:
+    words: dict[str, Any] = {field: ["x"]}
+    with (
+        LLM("synthetic:llama-135m?layers=1&context=64", kv_memory=8 << 20, threads=1) as silent,
+        pytest.raises(RequestError, match=f"{field}: needs a tokenizer"),
+    ):
+        silent.generate([[1]], SamplingParams(**words))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("tenant_weights", [1]), ("kv_cache_dir", 5), ("isa", 5), ("kv_dtype", ["float16"])]
+)
+def test_settings_of_a_wrong_kind_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        settings_from({field: value})
 
 
 def test_mistakes_are_named(llm: LLM, real_model_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The C++ core. Arrays are never converted: a wrong dtype, rank or layout is a TypeError.
 
 `isa` names an instruction-set level ("generic", "avx2", "avx_vnni", "avx512", "avx512_bf16"); "" means
-PELTON_ISA or else the fastest one. A level this machine lacks raises ConfigError; sizes that do not fit together raise ValueError.
+PELTON_ISA or else the fastest one. A level this machine lacks raises ConfigError; sizes that do not fit
+together raise ValueError.
 """
 
 from collections.abc import Sequence
@@ -251,7 +252,7 @@ class Program:
         keys: NDArray[np.generic],
         values: NDArray[np.generic],
     ) -> None:
-        """Copies the batch; keeps keys and values alive for the pass. ValueError for an index out of range."""
+        """Copies the batch; keeps keys and values alive for the pass. ValueError: an index out of range."""
     def run(self, start: int, end: int) -> None:
         """Instructions start..end on all threads, without the GIL."""
     def read(self, value: int) -> F32: ...

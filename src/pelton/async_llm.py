@@ -64,7 +64,7 @@ class AsyncLLM:
     ) -> AsyncGenerator[StreamOutput, None]:
         """Pieces of the answer as they come. Raises RequestError, or EngineStoppedError after close."""
         caller = _Caller(asyncio.get_running_loop())
-        params = sampling_params or SamplingParams()
+        params = await self._checked(sampling_params)
         self._submit(lambda: self._add(caller, prompt, params, request_id, terms))
         left = params.n
         try:
@@ -87,7 +87,7 @@ class AsyncLLM:
     ) -> RequestOutput:
         """The whole answer to one prompt."""
         caller = _Caller(asyncio.get_running_loop())
-        params = sampling_params or SamplingParams()
+        params = await self._checked(sampling_params)
         self._submit(lambda: self._add(caller, prompt, params, request_id, terms))
         left = params.n
         try:
@@ -109,6 +109,13 @@ class AsyncLLM:
             self._wake.notify()
         self._thread.join()
         self.llm.close()
+
+    async def _checked(self, given: SamplingParams | None) -> SamplingParams:
+        """The parameters, once their grammar is known to cost the engine's thread little."""
+        params = given or SamplingParams()
+        if params.structured_outputs is not None:
+            await asyncio.to_thread(self.llm.grammars.check, params.structured_outputs)
+        return params
 
     def _submit(self, command: Callable[[], None], quiet: bool = False) -> None:
         with self._wake:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .decode.accept import Verifier
+from .decode.finish import Finish
 from .decode.logprobs import prompt_logprobs
 from .decode.sampler import Decoded, Outcome, Sampler
 from .errors import NotFiniteError, PeltonError, RequestError
@@ -25,7 +28,14 @@ Logits = NDArray[np.float32]
 class Roster(Protocol):
     """Who is under way; the engine."""
 
+    @property
+    def places(self) -> int:
+        """How many forks may be enrolled."""
+
     def is_live(self, sequence_id: int) -> bool: ...
+
+    def queue(self, group: list[Sequence]) -> None:
+        """Let the first of some siblings compute their prompt; the others follow it."""
 
     def enrol(self, twin: Sequence) -> None:
         """Take in a fork of a running sequence."""
@@ -46,17 +56,31 @@ class Committer:
     def commit(self, planned: Seq[Planned], logits: Logits) -> list[TokenEvent]:
         """Every sequence moves on by its rows. Those that want nothing but their next token, most of them
         in most steps, are sampled in one call."""
-        rows = np.cumsum([0, *(num_rows(item) for item in planned)])
-        plain = [index for index, item in enumerate(planned) if is_plain(item)]
-        wanted = logits if len(plain) == len(logits) else logits[rows[plain]]
-        chosen = self.sampler.sample(wanted, [planned[index].sequence.decode for index in plain])
-        outcomes = dict(zip(plain, chosen, strict=True))
-        events: list[TokenEvent] = []
-        for index, item in enumerate(planned):
-            mine = logits[rows[index] : rows[index + 1]]
-            outcome = outcomes.get(index)
-            events += self._special(item, mine) if outcome is None else self._plain(item, mine[0], outcome)
-        return events
+        plain = [item for item in planned if is_plain(item)]
+        if len(plain) == len(planned):
+            outcomes = self.sampler.sample(logits, [item.sequence.decode for item in plain])
+            parts: Iterator[list[TokenEvent]] = map(self._plain, plain, logits, outcomes)
+        else:
+            parts = self._mixed(planned, plain, logits)
+        return [event for part in parts for event in part]
+
+    def _mixed(
+        self, planned: Seq[Planned], plain: Seq[Planned], logits: Logits
+    ) -> Iterator[list[TokenEvent]]:
+        """The same where prompts or drafts run beside them."""
+        ids = [item.sequence.id for item in planned]
+        ends = dict(zip(ids, accumulate(map(num_rows, planned)), strict=True))
+        wanted = logits
+        if len(plain) < len(logits):
+            wanted = logits[[ends[item.sequence.id] - 1 for item in plain]]
+        chosen = self.sampler.sample(wanted, [item.sequence.decode for item in plain])
+        outcomes = {item.sequence.id: outcome for item, outcome in zip(plain, chosen, strict=True)}
+        for item in planned:
+            end, outcome = ends[item.sequence.id], outcomes.get(item.sequence.id)
+            if outcome is None:
+                yield self._special(item, logits[end - num_rows(item) : end])
+            else:
+                yield self._plain(item, logits[end - 1], outcome)
 
     def fail(self, sequence: Sequence, error: PeltonError) -> TokenEvent:
         """End a sequence with an error."""
@@ -64,8 +88,9 @@ class Committer:
         return TokenEvent(sequence.id, None, error=error)
 
     def _plain(self, item: Planned, row: Logits, outcome: Outcome) -> list[TokenEvent]:
-        item.sequence.advance(item.count)
-        return self._forks(item.sequence, row) + self._take(item.sequence, [outcome])
+        item.sequence.advance(item.rows)
+        forks = self._forks(item.sequence, row) if item.sequence.followers else []
+        return forks + self._take(item.sequence, [outcome])
 
     def _special(self, item: Planned, logits: Logits) -> list[TokenEvent]:
         """A draft, a prompt whose log probabilities are wanted, or a prompt that does not end here."""
@@ -75,14 +100,27 @@ class Committer:
         completes, events = completes_in(item), []
         if is_special(item):
             try:
-                events.append(self._prompt(sequence, item.count, logits))
+                events.append(self._prompt(sequence, item.rows, logits))
             except RequestError as error:  # NaN among the prompt's logits: its request alone fails
                 return [self.fail(sequence, error)]
-        sequence.advance(item.count)
-        if completes:
+        sequence.advance(item.rows)
+        if completes and sequence.rules.max_tokens == 0:
+            events.append(self._prompt_alone(sequence))
+        elif completes:
             events += self._forks(sequence, logits[-1])
             events += self._take(sequence, [self.sampler.sample_row(logits[-1], sequence.decode)])
         return events
+
+    def _prompt_alone(self, sequence: Sequence) -> TokenEvent:
+        """The end of a request for no token: its prompt's hidden state, if that is what it wants."""
+        hidden = sequence.hidden_state
+        if hidden is not None and not np.isfinite(hidden).all():
+            sequence.spoil()
+            error = NotFiniteError("the hidden state is not finite: the model computed NaN")
+            return self.fail(sequence, error)
+        self.roster.abort(sequence.id)
+        about = (sequence.num_cached, sequence.started, hidden)
+        return TokenEvent(sequence.id, None, None, Finish("length"), None, (), *about)
 
     def _prompt(self, sequence: Sequence, count: int, logits: Logits) -> TokenEvent:
         assert sequence.prompt_logprobs is not None
@@ -108,14 +146,18 @@ class Committer:
         return self._take(sequence, accepted.outcomes)
 
     def _forks(self, sequence: Sequence, row: Logits) -> list[TokenEvent]:
-        """Siblings of a request start here: they share the prompt's KV and sample from the same row."""
+        """Siblings of a request start here: they share the prompt's KV and sample from the same row. Those
+        beyond the number of places wait for their turn, and meet the prompt again in the prefix cache."""
         followers, sequence.followers = sequence.followers, []
+        waiting = [follower for follower in followers if self.roster.is_live(follower.id)]
         events = []
-        for waiting in followers:
-            if self.roster.is_live(waiting.id):
-                twin = sequence.fork(waiting.id, waiting.decode)
-                self.roster.enrol(twin)
-                events += self._take(twin, [self.sampler.sample_row(row, twin.decode)])
+        while waiting and self.roster.places > 0:
+            follower = waiting.pop(0)
+            twin = sequence.fork(follower.id, follower.decode)
+            self.roster.enrol(twin)
+            events += self._take(twin, [self.sampler.sample_row(row, twin.decode)])
+        if waiting:
+            self.roster.queue(waiting)
         return events
 
     def _take(self, sequence: Sequence, outcomes: Seq[Outcome]) -> list[TokenEvent]:
@@ -130,14 +172,8 @@ class Committer:
             self.stats.generated += 1
             finish = sequence.rules.check(outcome.token, sequence.num_outputs)
             hidden, sequence.hidden_state = sequence.hidden_state, None
-            events.append(
-                TokenEvent(
-                    *(sequence.id, outcome.token, outcome.logprobs, finish),
-                    num_cached=sequence.num_cached,
-                    started=sequence.started,
-                    hidden_state=hidden,
-                )
-            )
+            said = (sequence.id, outcome.token, outcome.logprobs, finish)
+            events.append(TokenEvent(*said, None, (), sequence.num_cached, sequence.started, hidden))
             if finish is not None:
                 self.roster.abort(sequence.id)
                 break
@@ -146,7 +182,7 @@ class Committer:
 
 def completes_in(item: Planned) -> bool:
     """Whether the rows reach the sequence's last token, so that its next one can be chosen."""
-    return item.sequence.computed + item.count >= item.sequence.num_tokens
+    return item.sequence.computed + item.rows >= item.sequence.num_tokens
 
 
 def is_special(item: Planned) -> bool:
@@ -157,12 +193,17 @@ def is_special(item: Planned) -> bool:
 
 def is_plain(item: Planned) -> bool:
     """Whether the next token is all that is wanted of the rows."""
-    return completes_in(item) and not is_special(item)
+    return completes_in(item) and not is_special(item) and item.sequence.rules.max_tokens > 0
+
+
+def wants_logits(item: Planned) -> bool:
+    """Whether a token is chosen, or a prompt scored, by what the rows leave behind."""
+    return is_special(item) or (item.sequence.rules.max_tokens > 0 and completes_in(item))
 
 
 def num_rows(item: Planned) -> int:
     """Rows of logits that a planned sequence leaves behind."""
-    return item.count if is_special(item) else int(completes_in(item))
+    return item.rows if is_special(item) else int(completes_in(item))
 
 
 def ends_of_prompts(planned: Seq[Planned]) -> list[tuple[Sequence, int]]:
@@ -171,9 +212,7 @@ def ends_of_prompts(planned: Seq[Planned]) -> list[tuple[Sequence, int]]:
         return []
     found, row = [], 0
     for item in planned:
-        sequence, rows = item.sequence, num_rows(item)
-        if sequence.wants_hidden and sequence.num_outputs == 0 and completes_in(item):
-            # Of a draft's rows the first is the last token's own.
-            found.append((sequence, row if sequence.draft is not None else row + rows - 1))
-        row += rows
+        row += num_rows(item)
+        if item.sequence.wants_hidden and item.sequence.num_outputs == 0 and completes_in(item):
+            found.append((item.sequence, row - 1))
     return found

@@ -24,6 +24,8 @@ MAX_N = 128
 MAX_TEMPERATURE = 100.0
 MAX_INTEGER = 2**31 - 1
 MAX_SEED = 2**63 - 1
+DRAWN_SEED = -1
+"""What vLLM takes for no seed."""
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024
 MAX_STOP_TOKEN_IDS = 1024
@@ -39,8 +41,8 @@ _INTEGERS = (
     ("min_tokens", 0, MAX_INTEGER),
 )
 _OPTIONAL_INTEGERS = (
-    ("max_tokens", 1, MAX_INTEGER),
-    ("seed", 0, MAX_SEED),
+    ("max_tokens", 0, MAX_INTEGER),
+    ("seed", -MAX_SEED - 1, MAX_SEED),
     ("logprobs", 0, MAX_LOGPROBS),
     ("prompt_logprobs", 0, MAX_LOGPROBS),
 )
@@ -56,8 +58,10 @@ _REALS = (  # name, low, high, whether low itself is refused
 LIMITS: Mapping[str, tuple[float, float, bool]] = {
     **{name: (low, high, False) for name, low, high in (*_INTEGERS, *_OPTIONAL_INTEGERS)},
     **{name: (low, high, is_open) for name, low, high, is_open in _REALS},
+    "max_tokens": (1, MAX_INTEGER, False),
 }
-"""Lowest and highest value of each number below, and whether the lowest itself is refused."""
+"""Lowest and highest value of each number below, and whether the lowest itself is refused. (0 `max_tokens`
+are for requests that ask for something besides tokens.)"""
 _FLAGS = ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize", "hidden_state")
 _TOKEN_LISTS = ("stop_token_ids", "allowed_token_ids", "banned_token_ids", "logit_bias")
 
@@ -96,9 +100,12 @@ class SamplingParams:
     - `temperature` below 1e-5 is greedy: the most likely token, the lowest id among equals; `top_p`,
       `top_k`, `min_p` and `typical_p` then have no effect. `top_k` 0 or -1 keeps all tokens.
     - `repetition_penalty` looks at prompt and output; the other two penalties at the output alone.
-    - `max_tokens` None runs to the context limit. `min_tokens` holds back end and stop tokens.
-    - `seed` None lets the engine draw one; sequence i of `n` uses random stream i of the seed.
-    - `logprobs` k reports the k most likely tokens of the model's own distribution, and the chosen one.
+    - `max_tokens` None runs to the context limit; 0 chooses no token at all, for requests that want only
+      `hidden_state` or `prompt_logprobs`. `min_tokens` holds back end and stop tokens.
+    - `seed`: any integer of 64 bits; None or -1 lets the engine draw one. Sequence i of `n` uses random
+      stream i of the seed.
+    - `logprobs` k reports the k most likely tokens of the model's own distribution, and the chosen one. At
+      most 20; -1, vLLM's whole vocabulary, is refused, as vLLM does until its max_logprobs is raised.
     - `structured_outputs` is the form that each text must have; end tokens come only where it is complete.
     - `hidden_state` reports what the model's head reads at the prompt's last token: see `LLM.embed`.
     - `typical_p` and `banned_token_ids` are not vLLM's; they mean what Hugging Face's do.
@@ -137,6 +144,8 @@ class SamplingParams:
         for name, low, high in _OPTIONAL_INTEGERS:
             value = getattr(self, name)
             self._put(name, None if value is None else _integer(name, value, low, high))
+        if self.seed == DRAWN_SEED:
+            self._put("seed", None)
         for name, lowest, highest, is_open in _REALS:
             self._put(name, _real(name, getattr(self, name), lowest, highest, is_open))
         for name in _FLAGS:
@@ -158,6 +167,8 @@ class SamplingParams:
     def _check_conflicts(self) -> None:
         if not isinstance(self.structured_outputs, StructuredOutputs | None):
             raise _error("structured_outputs", self.structured_outputs, "must be a StructuredOutputs")
+        if self.max_tokens == 0:
+            self._check_prompt_alone()
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise _error("min_tokens", self.min_tokens, f"is above max_tokens {self.max_tokens}")
         if self.is_greedy and self.n > 1:
@@ -168,6 +179,13 @@ class SamplingParams:
             self.banned_token_ids
         ):
             raise _error("allowed_token_ids", self.allowed_token_ids, "leaves no token to choose from")
+
+    def _check_prompt_alone(self) -> None:
+        if not self.hidden_state and self.prompt_logprobs is None:
+            message = f"must be from 1 to {MAX_INTEGER}, or 0 with hidden_state or prompt_logprobs"
+            raise _error("max_tokens", self.max_tokens, message)
+        if self.n > 1:
+            raise _error("n", self.n, "sequences without tokens would all be equal")
 
     @property
     def is_greedy(self) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import numpy as np
+
 from .batch import make_batch
-from .commit import Committer, ends_of_prompts
+from .commit import Committer, ends_of_prompts, wants_logits
 from .config import SamplingParams
 from .decode.accept import CoupledVerifier, Verifier
 from .decode.finish import FinishRules
@@ -21,8 +23,8 @@ from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastR
 from .sched.protocol import Scheduler
 from .sched.registry import SchedulerChoice, scheduler_for
 from .sched.sequence import Sequence
-from .spec.draft import Drafter
-from .stats import MOST_DRAFTED, EngineStats
+from .spec.draft import MOST_DRAFTED, Drafter
+from .stats import EngineStats
 from .terms import ORDINARY, RequestTerms
 from .types import I32
 
@@ -54,6 +56,7 @@ class Engine:
         self._committer = Committer(self, self.sampler, self.verifier, self.kv, self.stats)
         self._sequences: dict[int, Sequence] = {}
         self._next_id = 0
+        self._no_logits = np.zeros((0, self.executor.plan.vocab_size), dtype=np.float32)
 
     @property
     def has_work(self) -> bool:
@@ -76,8 +79,15 @@ class Engine:
             self._make(prompt, prompt_list, params, tokens, rules, seed, stream, terms)
             for stream in range(params.n)
         ]
-        group[0].followers = group[1:]
-        self.scheduler.add(group[0])
+        self._next_id += params.n
+        self._sequences.update((sequence.id, sequence) for sequence in group)
+        try:
+            self.queue(group)
+        except BaseException:  # nothing is left behind by a request that was never taken
+            for sequence in group:
+                del self._sequences[sequence.id]
+            self.scheduler.remove(group[0])
+            raise
         return [sequence.id for sequence in group]
 
     def _make(
@@ -95,24 +105,31 @@ class Engine:
         table = BlockTable(self.pool, self.kv.copy_block)
         wanted = params.prompt_logprobs if stream == 0 else None
         prefix = None if self.prefixes is None else self.prefixes.open(table, terms.cache_salt)
-        sequence = Sequence(
-            *(self._next_id, prompt, decode, rules, table, terms),
+        return Sequence(
+            *(self._next_id + stream, prompt, decode, rules, table, terms),
             prompt_logprobs=wanted,
             prefix=prefix,
             wants_hidden=params.hidden_state,
         )
-        self._sequences[sequence.id] = sequence
-        self._next_id += 1
-        return sequence
 
     def is_live(self, sequence_id: int) -> bool:
         """Whether a sequence was added and has not ended."""
         return sequence_id in self._sequences
 
+    @property
+    def places(self) -> int:
+        """How many forks may be enrolled."""
+        return self.scheduler.places
+
     def enrol(self, twin: Sequence) -> None:
         """Take in a fork of a running sequence: it runs from the next step on."""
         self._sequences[twin.id] = twin
         self.scheduler.adopt(twin)
+
+    def queue(self, group: list[Sequence]) -> None:
+        """Let the first of some siblings compute their prompt; the others follow it."""
+        leader, leader.followers = group[0], group[1:]
+        self.scheduler.add(leader)
 
     def abort(self, sequence_id: int) -> None:
         """Drop a sequence without an event; unknown or finished ids are ignored."""
@@ -121,8 +138,7 @@ class Engine:
             return
         live = [s for s in sequence.followers if s.id in self._sequences]
         if live:  # its siblings still need the prompt: the first takes over
-            heir, heir.followers = live[0], live[1:]
-            self.scheduler.add(heir)
+            self.queue(live)
         self.scheduler.remove(sequence)
 
     def step(self) -> list[TokenEvent]:
@@ -133,14 +149,16 @@ class Engine:
         events = [self._refuse(sequence) for sequence in schedule.refused]
         if schedule.planned:
             self.stats.begins(schedule.planned)
-            batch = make_batch([p.sequence.span(p.count) for p in schedule.planned])
+            batch = make_batch([p.sequence.span(p.rows) for p in schedule.planned])
             began = perf_counter()
             forward = self.executor.begin(batch, self.kv)
             asking = ends_of_prompts(schedule.planned)
             if asking:
                 keep_hidden_states(forward, self.executor.plan, batch, asking)
-            forward.advance()
-            logits = forward.logits()
+            logits = self._no_logits
+            if not asking or any(map(wants_logits, schedule.planned)):
+                forward.advance()
+                logits = forward.logits()
             took = perf_counter() - began
             self.stats.executor_seconds += took
             self.scheduler.observe(batch.num_rows, took)
@@ -172,7 +190,8 @@ class Engine:
         for sequence in self.scheduler.running:
             # The last token needs no draft, and a draft must not outgrow the context.
             most = sequence.rules.max_tokens - sequence.num_outputs - 1
-            if sequence.is_decoding and most > 0:
+            # A prompt's last token is no draft's business: its siblings fork there.
+            if sequence.is_decoding and sequence.num_outputs and most > 0:
                 sequence.draft = self.drafter.propose(sequence.tokens, min(most, MOST_DRAFTED))
 
     def _refuse(self, sequence: Sequence) -> TokenEvent:

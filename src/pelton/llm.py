@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
+from numbers import Integral
 from types import TracebackType
+from typing import cast
+
+import numpy as np
 
 from .config import SamplingParams
 from .engine import Engine
@@ -14,11 +19,12 @@ from .errors import ConfigError, RequestError
 from .loading import LoadedEngine, load_engine
 from .outputs import EMBEDDING, Embedding, EmbeddingOutput, RequestOutput, StreamOutput
 from .request import RequestState
-from .requests import Message, Prompt, Requests
+from .requests import Delta, Message, Prompt, Requests
 from .sched.registry import offline_scheduler
 from .settings import EngineSettings
 from .spec.draft import Drafter
 from .text import Tokenizer
+from .text.grammar_check import GrammarCheck
 from .weights.catalogue import DEFAULT_MODEL
 from .weights.store import ModelStore, Progress, default_store
 
@@ -60,6 +66,8 @@ class LLM:
             model, self.settings, store or default_store(), progress, drafter
         )
         self.requests = Requests(self.loaded, self.settings.seed)
+        self.grammars = GrammarCheck(self.tokenizer, self.engine.executor.plan.vocab_size)
+        self._streams: dict[RequestState, deque[StreamOutput]] = {}  # pieces that nobody has fetched yet
 
     @property
     def engine(self) -> Engine:
@@ -116,19 +124,26 @@ class LLM:
     ) -> Iterator[StreamOutput]:
         """Pieces of the answer to a prompt, or to a conversation (a list of messages), as they come.
 
-        Closing the iterator early ends the request.
+        Closing the iterator early ends the request. Several streams, and calls of `generate` beside them,
+        may take turns: whoever asks next steps for all.
         """
-        state = self.requests.add(self._rendered(prompt), sampling_params or SamplingParams())
+        (params,) = _as_params(sampling_params, 1)
+        self.grammars.check(params.structured_outputs)
+        state = self.requests.add(self._rendered(prompt), params)
+        pieces = self._streams[state] = deque()
         try:
-            while not state.finished:
-                for delta in self.requests.step():
-                    if delta.request is state:
-                        yield delta.output
+            while pieces or not state.finished:
+                if not pieces:
+                    self._step()
+                while pieces:
+                    yield pieces.popleft()
         finally:
+            del self._streams[state]
             self.requests.abort(state)
 
     def close(self) -> None:
         """Stop the executor's threads and free the model; the LLM cannot be used afterwards."""
+        self.grammars.close()
         self.loaded.close()
 
     def __enter__(self) -> LLM:
@@ -140,11 +155,19 @@ class LLM:
         self.close()
 
     def _rendered(self, prompt: Prompt | Sequence[Message]) -> Prompt:
-        if isinstance(prompt, str | Mapping):
-            return prompt
-        if prompt and isinstance(prompt[0], Mapping):
-            return self.requests.render([message for message in prompt if isinstance(message, Mapping)])
-        return [token for token in prompt if isinstance(token, int)]
+        if isinstance(prompt, list | tuple) and len(prompt) and isinstance(prompt[0], Mapping):
+            (chat,) = _as_chats(prompt)
+            return self.requests.render(chat)
+        return cast("Prompt", prompt)  # it is looked at where it is added
+
+    def _step(self) -> list[Delta]:
+        """One engine step; streams get their pieces, whoever made it."""
+        deltas = self.requests.step()
+        for delta in deltas:
+            pieces = self._streams.get(delta.request)
+            if pieces is not None:
+                pieces.append(delta.output)
+        return deltas
 
     def _run(
         self, prompts: Sequence[Prompt], params: Sequence[SamplingParams], use_tqdm: bool
@@ -158,11 +181,14 @@ class LLM:
             )
         try:
             for prompt, chosen in zip(prompts, params, strict=True):
+                self.grammars.check(chosen.structured_outputs)
                 states.append(self.requests.add(prompt, chosen))
             with _progress_bar(len(states), use_tqdm) as advance:
-                while self.engine.has_work:
-                    deltas = self.requests.step()
-                    advance(sum(d.output.finished and d.request.finished for d in deltas))
+                left = set(states)
+                while left:
+                    ended = {delta.request for delta in self._step() if delta.request.finished} & left
+                    left -= ended
+                    advance(len(ended))
         finally:
             for state in states:
                 self.requests.abort(state)
@@ -178,29 +204,53 @@ def _embedded(done: RequestOutput, dimensions: int | None) -> EmbeddingOutput:
     return EmbeddingOutput(done.request_id, vector, done.prompt_token_ids, done.num_cached_tokens)
 
 
-def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt or many -> a list; a list of whole numbers is one prompt of token ids."""
-    if isinstance(prompts, str | Mapping):
-        return [prompts]
-    if prompts and isinstance(prompts[0], int):
-        return [[token for token in prompts if isinstance(token, int)]]
-    return [prompt for prompt in prompts if not isinstance(prompt, int)]
+def _as_prompts(prompts: object) -> list[Prompt]:
+    """One prompt or many -> a list, whose entries are looked at where they are added; a list that begins
+    with a whole number is one prompt of token ids."""
+    if isinstance(prompts, str | bytes | Mapping) or _is_token(prompts):
+        return [cast("Prompt", prompts)]
+    if isinstance(prompts, np.ndarray):
+        return [prompts] if prompts.ndim < 2 else list(prompts)
+    if not isinstance(prompts, Sequence):
+        raise RequestError("must be a prompt or a list of prompts", field="prompts", value=_kind(prompts))
+    return [prompts] if prompts and _is_token(prompts[0]) else list(prompts)
 
 
-def _as_chats(messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
+def _is_token(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _as_chats(messages: object) -> list[Sequence[Message]]:
+    """One conversation or several -> a list. Raises RequestError for what is neither."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
+        raise RequestError("must be a list of messages", field="messages", value=_kind(messages))
     if not messages:
         raise RequestError("holds no message", field="messages")
-    if isinstance(messages[0], Mapping):
-        return [[message for message in messages if isinstance(message, Mapping)]]
-    return [chat for chat in messages if not isinstance(chat, Mapping)]
+    chats = [messages] if isinstance(messages[0], Mapping) else messages
+    for chat in chats:
+        if isinstance(chat, str | bytes) or not isinstance(chat, Sequence):
+            raise RequestError("must be a list of messages", field="messages", value=_kind(chat))
+        for message in chat:
+            if not isinstance(message, Mapping):
+                raise RequestError("must be a mapping", field="message", value=_kind(message))
+    return list(chats)
 
 
-def _as_params(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
-    if len(params) != count:
-        raise RequestError(f"{len(params)} given for {count} prompts", field="sampling_params")
-    return list(params)
+def _as_params(params: object, count: int) -> list[SamplingParams]:
+    chosen = SamplingParams() if params is None else params
+    given = [chosen] * count if isinstance(chosen, SamplingParams) else chosen
+    if isinstance(given, str | Mapping) or not isinstance(given, Sequence):
+        raise RequestError("must be SamplingParams", field="sampling_params", value=_kind(given))
+    for one in given:
+        if not isinstance(one, SamplingParams):
+            raise RequestError("must be SamplingParams", field="sampling_params", value=_kind(one))
+    if len(given) != count:
+        raise RequestError(f"{len(given)} given for {count} prompts", field="sampling_params")
+    return list(given)
+
+
+def _kind(value: object) -> str:
+    return f"<{type(value).__name__}>"
 
 
 @contextmanager

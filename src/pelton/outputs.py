@@ -11,8 +11,8 @@ from .config import SamplingParams
 from .decode.logprobs import TokenLogprobs
 from .errors import PeltonError, RequestError
 
-EMBEDDING = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, hidden_state=True)
-"""What a request for an embedding asks for: the prompt's hidden state, and a token that nobody looks at."""
+EMBEDDING = SamplingParams(max_tokens=0, temperature=0.0, detokenize=False, hidden_state=True)
+"""What a request for an embedding asks for: the prompt's hidden state, and no token."""
 
 
 @dataclass
@@ -70,8 +70,10 @@ class Embedding:
     def of(cls, hidden_state: Sequence[float], dimensions: int | None = None) -> Embedding:
         """The first `dimensions` (None: all) of a hidden state, scaled. Raises RequestError."""
         width = len(hidden_state)
-        if dimensions is not None and not 0 < dimensions <= width:
-            raise RequestError(f"must be from 1 to {width}", field="dimensions", value=dimensions)
+        if dimensions is not None and (type(dimensions) is not int or not 0 < dimensions <= width):
+            raise RequestError(
+                f"must be a whole number from 1 to {width}", field="dimensions", value=dimensions
+            )
         kept = np.asarray(hidden_state[:dimensions], dtype=np.float64)
         length = float(np.linalg.norm(kept)) or 1.0
         return cls((kept / length).astype(np.float32).tolist())

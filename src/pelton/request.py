@@ -141,7 +141,7 @@ class RequestState:
         if event.sequence not in self._open:
             return None
         metrics = self._output.metrics
-        is_first = metrics.first_token_time is None and event.token is not None
+        is_first = metrics.first_token_time is None and event.error is None
         if is_first:
             metrics.first_token_time = monotonic()
             self._output.num_cached_tokens = event.num_cached

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from numbers import Integral
 from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .config import SamplingParams
 from .decode.grammar import Grammar, GrammarCompiler
@@ -21,11 +23,11 @@ from .terms import ORDINARY, RequestTerms
 from .text.grammar_tokens import grammar_vocabulary
 
 Message = Mapping[str, object]
-Prompt = str | Sequence[int] | Mapping[str, Sequence[int]]
+Prompt = str | Sequence[int] | NDArray[np.integer[Any]] | Mapping[str, object]
+"""A text; token ids; or either as vLLM wraps them, {"prompt": text} or {"prompt_token_ids": ids}."""
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """A piece of one request's output."""
 
     request: RequestState
@@ -108,19 +110,22 @@ class Requests:
             self._states.pop(sequence, None)
             self._engine.abort(sequence)
 
-    def _tokens_of(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+    def _tokens_of(self, prompt: object) -> tuple[str | None, list[int]]:
+        """The text, if the prompt is one, and its token ids. `prompt` is whatever a caller gave."""
+        if isinstance(prompt, Mapping):
+            prompt = _unwrapped(prompt)
         if isinstance(prompt, str):
             return prompt, self.encode(prompt)
-        if isinstance(prompt, Mapping):
-            unknown = set(prompt) - {"prompt_token_ids"}
-            if unknown or "prompt_token_ids" not in prompt:
-                raise RequestError("holds prompt_token_ids and nothing else", field="prompt", value=prompt)
-            prompt = prompt["prompt_token_ids"]
+        if isinstance(prompt, np.ndarray) and prompt.ndim == 1:
+            prompt = prompt.tolist()
+        if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
+            raise RequestError(
+                "must be a text, a list of token ids, or a mapping with prompt or prompt_token_ids",
+                field="prompt",
+                value=f"<{type(prompt).__name__}>",
+            )
         vocab = self._engine.executor.plan.vocab_size
-        for token in prompt:
-            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab:
-                raise RequestError(f"is not a token id below {vocab}", field="prompt_token_ids", value=token)
-        return None, list(prompt)
+        return None, [_token_id(token, vocab) for token in prompt]
 
     def _meaning(self, params: SamplingParams, grammar: Grammar | None) -> RequestTokens:
         tokenizer = self._loaded.tokenizer
@@ -128,6 +133,9 @@ class Requests:
         if grammar is None and params.structured_outputs is not None:
             grammar = self.compile(params.structured_outputs)
         if tokenizer is None:
+            for field in ("stop", "bad_words"):
+                if getattr(params, field):
+                    raise RequestError("needs a tokenizer; this model has none", field=field)
             return RequestTokens(vocab)
         spellings = {
             tuple(tokenizer.encode(spelling, add_special=False))
@@ -147,3 +155,17 @@ class Requests:
                 vocab = self._engine.executor.plan.vocab_size
                 self._compiler = GrammarCompiler(grammar_vocabulary(tokenizer, vocab))
         return self._compiler.compile(wanted)
+
+
+def _unwrapped(prompt: Mapping[object, object]) -> object:
+    given = [key for key in ("prompt", "prompt_token_ids") if key in prompt]
+    if len(given) != 1 or len(prompt) != 1:
+        raise RequestError("as a mapping holds prompt or prompt_token_ids, and nothing else", field="prompt")
+    return prompt[given[0]]
+
+
+def _token_id(token: object, vocab: int) -> int:
+    if isinstance(token, bool) or not isinstance(token, Integral) or not 0 <= int(token) < vocab:
+        shown = token if isinstance(token, int | float) else f"<{type(token).__name__}>"
+        raise RequestError(f"is not a token id below {vocab}", field="prompt_token_ids", value=shown)
+    return int(token)

@@ -75,11 +75,17 @@ class EngineSettings:
         self._check("max_num_batched_tokens", self.max_num_batched_tokens, 1, 2**16)
         self._check("swap_memory", self.swap_memory, 0, 2**50)
         self._check("seed", self.seed, 0, 2**63 - 1)
-        if self.tuning_folder is not None and not isinstance(self.tuning_folder, str):
-            raise ConfigError("must be a folder's path", field="tuning_folder", value=self.tuning_folder)
+        for name in ("tuning_folder", "kv_cache_dir"):
+            self._check_text(name, getattr(self, name), "must be a folder's path")
+        self._check_text("isa", self.isa, "must be the name of an instruction-set level")
+        self._check_text("kv_dtype", self.kv_dtype, "must be the name of a number format")
         if self.scheduler not in SCHEDULERS:
             raise ConfigError(
                 f"must be one of {', '.join(SCHEDULERS)}", field="scheduler", value=self.scheduler
+            )
+        if not isinstance(self.tenant_weights, Mapping):
+            raise ConfigError(
+                "must map tenants to numbers", field="tenant_weights", value=self.tenant_weights
             )
         for tenant, weight in self.tenant_weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 1e-6 <= weight <= 1e6:
@@ -99,6 +105,10 @@ class EngineSettings:
         if self.kv_cache_dir is not None and not self.prefix_cache:
             raise ConfigError("needs the prefix cache", field="kv_cache_dir", value=self.kv_cache_dir)
         self._check("kv_disk", self.kv_disk, 1, 2**60)
+
+    def _check_text(self, name: str, value: object, wanted: str) -> None:
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(wanted, field=name, value=value)
 
     def _check(self, name: str, value: int | None, low: int, high: int) -> None:
         if value is None:

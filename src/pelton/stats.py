@@ -7,14 +7,13 @@ from collections import deque
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import NamedTuple
 
 from .sched.protocol import Planned
+from .spec.draft import MOST_DRAFTED
 
-MOST_DRAFTED = 64
 
-
-@dataclass(frozen=True, slots=True)
-class StepRows:
+class StepRows(NamedTuple):
     """What one step ran: rows of prompts, of one next token each, and of drafts to verify."""
 
     prefill: int
@@ -67,9 +66,9 @@ class EngineStats:
                 sequence.preempted = 0
             if sequence.is_decoding:
                 decode += 1
-                draft += item.count - 1
+                draft += item.rows - 1
             else:
-                prefill += item.count
+                prefill += item.rows
         self.took(StepRows(prefill, decode, draft))
 
     def verified(self, drafted: int, accepted: int) -> None:

@@ -27,8 +27,8 @@ class StructuredOutputs:
 
     - `json`: a JSON schema, as its text or as a mapping; it is stored as text, properties in their order.
     - `json_object` True: any JSON object.
-    - `regex`: the whole text matches it, as Python's `re.fullmatch` with `re.ASCII`; look-around and
-      back-references are not taken.
+    - `regex`: the whole text matches it, in the syntax of Rust's regex crate with `\\d`, `\\w` and `\\s` for
+      ASCII; look-around, `\\b` and back-references are not taken.
     - `choice`: the text is one of these strings.
     - `grammar`: a grammar in Lark's syntax (as llguidance extends it) or in llama.cpp's GBNF.
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pelton.config import SamplingParams
-from pelton.decode.grammar import GrammarState, GrammarVocabulary, token_ids
+from pelton.decode.grammar import GrammarCompiler, GrammarState, GrammarVocabulary, token_ids
 from pelton.decode.grammar_mask import GrammarMask
 from pelton.decode.history import TokenHistory
 from pelton.decode.processor import REFUSED, RequestTokens
@@ -49,7 +49,7 @@ def test_texts_drawn_under_the_mask_have_the_form(name: str, count: int) -> None
         if tokens[-1] == END:
             ended += 1
             assert form.accepts(text_of(tokens)), text_of(tokens)
-        assert state.may_end == (tokens[-1] == END or form.accepts(text_of(tokens)))
+        assert bool(state.allowed()[END]) == (tokens[-1] == END or form.accepts(text_of(tokens)))
     assert ended > 5
 
 
@@ -94,8 +94,6 @@ def test_after_the_end_only_the_end_is_allowed_and_it_rolls_back() -> None:
 
 
 def test_tokens_of_several_characters_are_allowed_where_they_fit() -> None:
-    from pelton.decode.grammar import GrammarCompiler
-
     words = GrammarVocabulary((b"ye", b"s", b"no", b"yes", b"n", b"\xc3", b"\xa9", b"<e>"), (7,), (7,), 9)
     compiler = GrammarCompiler(words)
     state = compiler.compile(StructuredOutputs(choice=["yes", "no", "né"])).start()
@@ -106,9 +104,45 @@ def test_tokens_of_several_characters_are_allowed_where_they_fit() -> None:
     assert token_ids(state.allowed()) == [6]
 
 
-def test_control_tokens_never_stand_for_their_spelling() -> None:
-    from pelton.decode.grammar import GrammarCompiler
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        StructuredOutputs(json={"type": "object"}),
+        StructuredOutputs(json={"type": "object"}, disable_any_whitespace=True),
+        StructuredOutputs(json_object=True),
+        StructuredOutputs(choice=["{x"]),
+        StructuredOutputs(regex=r"\{x"),
+        StructuredOutputs(grammar='start: "{x"'),
+        StructuredOutputs(grammar='root ::= "{x"'),
+    ],
+)
+def test_a_text_that_the_vocabulary_cannot_spell_gets_no_other_token(wanted: StructuredOutputs) -> None:
+    words = GrammarVocabulary((b"x", b" ", b'"', b"<e>"), (3,), (3,), 4)
+    with pytest.raises(RequestError, match="no text matches it"):
+        GrammarCompiler(words).compile(wanted).start().allowed()
 
+
+def test_where_one_text_can_follow_every_token_that_begins_it_is_allowed() -> None:
+    words = GrammarVocabulary((b"a", b"ab", b"abc", b"b", b"c", b"<e>"), (5,), (5,), 6)
+    state = GrammarCompiler(words).compile(StructuredOutputs(regex="abc")).start()
+    assert token_ids(state.allowed()) == [0, 1, 2]
+    state.push(0)
+    assert token_ids(state.allowed()) == [3]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x7fb", "\x00", "\x1f", "\\", '"', "é", "\u2028", "\U0001f600", "%json {}", "#", "\\n"]
+)
+def test_a_choice_may_hold_any_character(text: str) -> None:
+    words = GrammarVocabulary((*(bytes([byte]) for byte in range(256)), b"<e>"), (256,), (256,), 257)
+    state = GrammarCompiler(words).compile(StructuredOutputs(choice=[text, "zz"])).start()
+    for byte in text.encode():
+        assert state.allowed()[byte]
+        state.push(byte)
+    assert token_ids(state.allowed()) == [256]
+
+
+def test_control_tokens_never_stand_for_their_spelling() -> None:
     words = GrammarVocabulary((b"<e>", b"<", b"e", b">", b"<|x|>"), (0, 4), (0,), 5)
     state = GrammarCompiler(words).compile(StructuredOutputs(regex=".*")).start()
     assert token_ids(state.allowed()) == [0, 1, 2, 3]
@@ -128,6 +162,7 @@ def test_a_mistake_is_an_error_with_the_librarys_reason(wanted: StructuredOutput
     with pytest.raises(RequestError, match=reason) as caught:
         COMPILER.compile(wanted)
     assert caught.value.field == wanted.kind
+    assert "forcing" not in str(caught.value)
 
 
 def test_a_grammar_without_texts_is_an_error_at_its_first_mask() -> None:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from pelton.errors import ConfigError
 from pelton.kv import CacheFolder, KVLayout, kv_identity
+from pelton.kv.disk import DiskTier
 from pelton.kv.disk_format import FIXED_BYTES, BlockHeader, BrokenFileError, decode_header
+from pelton.kv.tree import Node
 from pelton.types import BLOCK_SIZE
 
 from .disk_bench import IDENTITY, LAYOUT, DiskBench, prompt
@@ -55,6 +57,32 @@ def test_prefixes_survive_a_restart(benches: Callable[..., DiskBench], tmp_path:
     assert benches().run(tokens + prompt(50, 2)) == 149
     assert (tmp_path / "kv").stat().st_mode & 0o777 == 0o700
     assert {file.stat().st_mode & 0o777 for file in files(tmp_path)} == {0o600}
+
+
+def test_a_path_is_walked_a_few_times_however_long_it_is(
+    benches: Callable[..., DiskBench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked = [0]
+    path, touch = Node.path, DiskTier.touch
+
+    def counted(node: Node) -> list[Node]:
+        walked[0] += node.depth
+        return path(node)
+
+    def touched(tier: DiskTier, node: Node) -> None:
+        walked[0] += node.depth
+        touch(tier, node)
+
+    monkeypatch.setattr(Node, "path", counted)
+    monkeypatch.setattr(DiskTier, "touch", touched)
+    bench, tokens = benches(blocks=70), prompt(60 * BLOCK_SIZE, 1)
+    bench.run(tokens)
+    again = benches(blocks=70)  # the first is closed, which offers every block once more
+    assert walked[0] <= 8 * 60
+    walked[0] = 0
+    assert again.run(tokens) == len(tokens) - 1
+    assert again.tier.stats.loaded == 60
+    assert walked[0] <= 8 * 60
 
 
 def test_what_memory_evicts_comes_back_from_disk(benches: Callable[..., DiskBench]) -> None:

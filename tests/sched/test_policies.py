@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pelton.sched.fair import FairShares
+from pelton.sched.deadline import EarliestDeadline
+from pelton.sched.fair import MOST_TENANTS, FairShares
 from pelton.sched.mlfq import FIRST_QUANTUM, LEVELS, level_of
 from pelton.sched.prefix_groups import common_blocks, grouped
 from pelton.sched.program import ProgramAttainedService
@@ -99,6 +100,33 @@ def test_idling_saves_up_nothing() -> None:
     late = World("token-budget").add(4, 5, RequestTerms(tenant="late"))
     policy.added(late, 0.0)
     assert policy._charged["late"] >= policy._charged["busy"]
+
+
+def test_tenants_may_come_in_any_number() -> None:
+    policy, world = FairShares(), World("token-budget")
+    stays = world.add(4, 5, RequestTerms(tenant="stays"))
+    policy.added(stays, 0.0)
+    for number in range(2 * MOST_TENANTS + 100):
+        stays.terms = RequestTerms(tenant=f"t{number}")
+        policy.added(stays, 0.0)
+        assert policy.rank(stays, 0.0) == (0, 0)
+        policy._charged[f"t{number}"] += 1.0
+        policy.removed(stays, 0.0)
+    assert len(policy._charged) <= 2 * MOST_TENANTS + 1
+    assert "stays" in policy._charged
+
+
+def test_a_forks_deadline_is_its_requests() -> None:
+    world = World("deadline", max_sequences=4, blocks=30, budget=8)
+    leader = world.add(60, 40, RequestTerms(deadline=0.3))
+    while not leader.num_outputs:
+        world.step()
+    other = world.add(4, 40, RequestTerms(deadline=0.3))
+    twin = world.fork(leader, 40)
+    policy = world.scheduler._policy
+    assert isinstance(policy, EarliestDeadline)
+    assert policy._jobs[twin.id].due == policy._jobs[leader.id].due < policy._jobs[other.id].due
+    world.run()
 
 
 def test_priority_comes_before_shares() -> None:

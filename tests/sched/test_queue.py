@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pelton.sched.queue import RERANKED_AT_ONCE, SELDOM, WaitingQueue
+from pelton.sched.queue import RERANKED_AT_ONCE, SELDOM, SPARE_ENTRIES, WaitingQueue
 from pelton.sched.sequence import Sequence
 
 from .world import World
@@ -33,6 +34,22 @@ def test_the_best_comes_first(actions: list[tuple[str, int]]) -> None:
             assert ranks[queue.best()[0].id] == ranks[expected[0].id]
             assert queue.longest_waiting() is held[0]
             assert [ranks[s.id] for s in queue.ordered(3)] == [ranks[s.id] for s in expected[:3]]
+
+
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_who_has_left_is_not_kept(looked_at: bool) -> None:
+    world = World("token-budget", blocks=2)
+    queue = WaitingQueue(lambda sequence: (sequence.id,))
+    stays = world.add(3, 1)
+    queue.add(stays)
+    for _ in range(500):
+        passes = world.add(3, 1)
+        queue.add(passes)
+        if looked_at:
+            assert list(queue.ordered(2)) == [stays, passes]
+        queue.remove(passes)
+    assert len(queue._heap) + len(queue._unranked) <= 2 + SPARE_ENTRIES
+    assert queue.best()[0] is stays
 
 
 def test_a_long_queue_is_ranked_anew_only_now_and_then() -> None:

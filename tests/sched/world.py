@@ -24,6 +24,8 @@ from pelton.terms import ORDINARY, RequestTerms
 from pelton.types import BLOCK_SIZE
 
 SHAPE = KVShape(layers=1, kv_heads=1, head_dim=1)
+COPY_SECONDS = 1e-6
+"""A copied block's time: by the real clock a trace would not be the same twice."""
 _MODULUS = 1 << 20
 
 
@@ -65,7 +67,9 @@ class World:
         if self.swap_blocks:
             block = self.arena.layout.block_bytes
             space = SwapSpace(self.arena, self.swap_blocks * block)
-            self.preemption = SwapOrRecompute(space, self.pool, self.swap_blocks, block, rates)
+            self.preemption = SwapOrRecompute(
+                space, self.pool, self.swap_blocks, block, rates, lambda: COPY_SECONDS * space.blocks_copied
+            )
         self.scheduler = make_scheduler(
             self.name,
             Machinery(
@@ -85,8 +89,13 @@ class World:
         self.rows_of: dict[int, int] = {}
         self.added = 0
         self.steps = 0
-        self.quiet_steps = 0
+        self.prompt_rows = 0
+        self.quiet_steps = self.still_steps = 0
         self.longest_quiet = 0
+        """Steps without a token, an end or a refusal."""
+        self.longest_still = 0
+        """Steps that brought nobody further than it had been before."""
+        self.furthest: dict[int, int] = {}
         self.finished_order: list[int] = []
         self.computed_rows = 0
 
@@ -106,6 +115,7 @@ class World:
         prefix = None if self.cache is None else self.cache.open(table, terms.cache_salt)
         sequence = Sequence(self.added, prompt, decode, rules, table, terms, prefix=prefix)
         self._know(sequence, length)
+        self.prompt_rows += len(prompt)
         self.scheduler.add(sequence)
         return sequence
 
@@ -129,13 +139,13 @@ class World:
         self._check(schedule)
         for sequence in schedule.refused:
             self._end(sequence, "refused")
+        before = sum(self.furthest.values())
         progress = bool(schedule.refused)
         for item in schedule.planned:
             progress |= self._run(item)
-        self.quiet_steps = 0 if progress or not self.live else self.quiet_steps + 1
-        self.longest_quiet = max(self.longest_quiet, self.quiet_steps)
+        self._note(progress or not self.live, sum(self.furthest.values()) > before)
         self.now += 0.01
-        self.scheduler.observe(max(1, sum(item.count for item in schedule.planned)), 0.01)
+        self.scheduler.observe(max(1, sum(item.rows for item in schedule.planned)), 0.01)
         self.pool.check([sequence.table for sequence in self.live.values()])
         return schedule
 
@@ -147,6 +157,12 @@ class World:
             assert self.steps < most_steps, f"{len(self.live)} left after {self.steps} steps"
         assert self.pool.num_free == self.pool.num_blocks
 
+    def _note(self, progress: bool, further: bool) -> None:
+        self.quiet_steps = 0 if progress else self.quiet_steps + 1
+        self.still_steps = 0 if progress or further else self.still_steps + 1
+        self.longest_quiet = max(self.longest_quiet, self.quiet_steps)
+        self.longest_still = max(self.longest_still, self.still_steps)
+
     def _know(self, sequence: Sequence, length: int) -> None:
         self.live[sequence.id] = sequence
         self.marks.setdefault(sequence.id, Marks(np.zeros(1000, np.float32)))
@@ -156,12 +172,12 @@ class World:
     def _check(self, schedule: Schedule) -> None:
         ids = [item.sequence.id for item in schedule.planned]
         assert len(set(ids)) == len(ids)
-        assert sum(item.count for item in schedule.planned) <= self.budget
+        assert sum(item.rows for item in schedule.planned) <= self.budget
         running = {id(sequence) for sequence in self.scheduler.running}
         for item in schedule.planned:
             sequence = item.sequence
             assert sequence.id in self.live
-            assert 0 < item.count <= sequence.missing
+            assert 0 < item.rows <= sequence.missing
             assert id(sequence) in running
         for sequence in self.live.values():
             assert sequence.preemptions <= MOST_PREEMPTIONS
@@ -174,7 +190,7 @@ class World:
 
     def _run(self, item: Planned) -> bool:
         """Write the rows of one sequence after checking its context; whether it got a token."""
-        sequence, count = item.sequence, item.count
+        sequence, count = item.sequence, item.rows
         expected = self.marks[sequence.id].upto(sequence.tokens)
         blocks, keys = sequence.table.array, self.arena.keys[:, 0, 0, 0]
         stored = keys[blocks].reshape(-1)[: sequence.computed]
@@ -186,6 +202,7 @@ class World:
         self.computed_rows += count
         self.rows_of[sequence.id] = self.rows_of.get(sequence.id, 0) + count
         sequence.advance(count)
+        self.furthest[sequence.id] = max(self.furthest.get(sequence.id, 0), sequence.computed)
         if sequence.computed < sequence.num_tokens:
             return False
         sequence.append(int(expected[-1]) % 50)

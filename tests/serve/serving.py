@@ -78,11 +78,19 @@ def serving(
     kv_memory: int = 256 << 20,
     context: int = CONTEXT,
     command: WorkerCommand = worker_command,
+    kv_cache_dir: Path | None = None,
     **settings: Any,
 ) -> Iterator[Served]:
     """Serve a model with these ServerSettings until the block ends."""
     chosen = ServerSettings(**{"served_model_name": NAME, "port": 0, "grace_seconds": 0.0, **settings})
-    engine = EngineSettings(threads=1, context_length=context, max_num_seqs=max_num_seqs, kv_memory=kv_memory)
+    folder = None if kv_cache_dir is None else str(kv_cache_dir)
+    engine = EngineSettings(
+        threads=1,
+        context_length=context,
+        max_num_seqs=max_num_seqs,
+        kv_memory=kv_memory,
+        kv_cache_dir=folder,
+    )
     loaded = in_worker(
         default_store().resolve(str(model)), engine, stall_seconds=chosen.stall_seconds, command=command
     )

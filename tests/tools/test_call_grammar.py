@@ -152,7 +152,7 @@ def test_strict_tools_are_called_rightly_wherever_a_call_begins(dialect: str, is
     use = ToolUse(TOOLS)
     grammar = free_grammar(use, used.form, used.trigger, control)
     state = COMPILER.compile(grammar).start()
-    assert state.may_end
+    assert state.allowed()[END]
     found = 0
     for seed in range(15):
         start = f"Let me <see> [it]. {used.trigger}"

@@ -62,7 +62,10 @@ ThreadsOption = Annotated[
 ]
 IsaOption = Annotated[
     str | None,
-    typer.Option("--isa", help="Instruction-set level (generic, avx2, avx512); PELTON_ISA does the same."),
+    typer.Option(
+        "--isa",
+        help="Instruction-set level (generic, avx2, avx_vnni, avx512, avx512_bf16); or PELTON_ISA.",
+    ),
 ]
 
 

@@ -180,8 +180,8 @@ class _Run:
         sequence, run = item.sequence, self._run
         result = run.results[self._index_of[sequence.id]]
         if not sequence.is_decoding:
-            run.prompt_rows += item.count
-        sequence.advance(item.count)
+            run.prompt_rows += item.rows
+        sequence.advance(item.rows)
         if sequence.computed < sequence.num_tokens:
             return
         sequence.append(int(result.call.answer[sequence.num_outputs]))

@@ -36,8 +36,8 @@ class StepLoad:
         """Read before the step runs."""
         rows = attended = 0
         for item in planned:
-            rows += item.count
-            attended += item.count * (2 * item.sequence.computed + item.count + 1) // 2
+            rows += item.rows
+            attended += item.rows * (2 * item.sequence.computed + item.rows + 1) // 2
         return cls(rows, attended, len(planned))
 
 

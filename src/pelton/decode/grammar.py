@@ -3,7 +3,7 @@
 llguidance keeps an Earley parser over a lexer of derivatives and walks the vocabulary as a trie, so nothing
 but the text so far decides a mask. The mask is "Efficient Guided Generation for Large Language Models"
 (Willard and Louf, 2023) at the level of tokens: a token is allowed where some text of the grammar begins
-with it. End tokens are allowed exactly where the grammar may end.
+with it, also where only one text can follow. End tokens are allowed exactly where the grammar may end.
 
 This is the only file that builds a matcher; requests of strangers pass `grammar_guard.py` first.
 """
@@ -88,13 +88,11 @@ def _limits() -> LLParserLimits:
 def _tokenizer(vocabulary: GrammarVocabulary) -> LLTokenizer:
     from llguidance import LLTokenizer, TokenizerWrapper
 
-    source = _TokenSource(vocabulary)
-    source.made = LLTokenizer(TokenizerWrapper(source), eos_token=list(vocabulary.end))
-    return source.made
+    return LLTokenizer(TokenizerWrapper(_TokenSource(vocabulary)), eos_token=list(vocabulary.end))
 
 
 class _TokenSource:
-    """The vocabulary in the form the library reads; it cuts forced text into the longest tokens."""
+    """The vocabulary in the form the library reads."""
 
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
         control = {*vocabulary.control, *vocabulary.end}
@@ -103,11 +101,10 @@ class _TokenSource:
         padding = vocabulary.size - len(vocabulary.tokens)
         self.tokens = [*vocabulary.tokens, *[b""] * padding]  # without bytes they are never allowed
         self.special_token_ids = sorted(control)
-        self.made: LLTokenizer | None = None
 
-    def __call__(self, text: bytes | str) -> list[int]:
-        plain = text if isinstance(text, str) else text.decode("utf-8", "replace")
-        return [] if self.made is None else self.made.greedy_tokenize(plain)
+    def __call__(self, text: bytes) -> list[int]:
+        """Cuts forced text into tokens, of which there is none: see grammar_source.UNFORCED."""
+        return []
 
 
 class Grammar:
@@ -138,11 +135,6 @@ class GrammarState:
         self._kind = kind
         self._ended = 0  # tokens since the first end token, it included
         self._bits = np.zeros(-(-vocabulary.size // 32), dtype=np.int32)
-
-    @property
-    def may_end(self) -> bool:
-        """Whether the text so far is a whole text of the grammar."""
-        return self._ended > 0 or self._matcher.is_accepting()
 
     def push(self, token: int) -> None:
         """Take a token that the mask allowed. One that it did not makes every later mask an error."""

@@ -33,11 +33,11 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
 
 
 def uniform(seed: int, position: int, stream: int = 0) -> float:
-    """A number in [0, 1) with 53 random bits, fixed by its three arguments, each in 0 .. 2^64 - 1.
+    """A number in [0, 1) with 53 random bits, fixed by the lowest 64 bits of its three arguments.
 
     `position` is the place in the sequence of the token being chosen, `stream` tells the `n`
     sequences of one request apart. Plain integers: one number costs about 3 microseconds.
     """
-    counter = (position & _MASK, position >> 32, stream & _MASK, stream >> 32)
-    high, low, _, _ = philox4x32(counter, (seed & _MASK, seed >> 32))
+    counter = (position & _MASK, position >> 32 & _MASK, stream & _MASK, stream >> 32 & _MASK)
+    high, low, _, _ = philox4x32(counter, (seed & _MASK, seed >> 32 & _MASK))
     return ((high >> 5) * 67108864 + (low >> 6)) * 2.0**-53

@@ -18,7 +18,8 @@ class DecodeRequest:
 
     Settings are fixed; `history` is the sequence's own and grows by the caller's pushes. The random
     number of a token is that of (`seed`, its position, `stream`), so nothing else needs saving.
-    `shape` is what the processors come to where that is all they do, else None.
+    `shape` is what the processors come to where that is all they do, else None; `is_plain` says whether
+    the most likely token is all that is asked for.
     """
 
     processors: tuple[Processor, ...]
@@ -28,9 +29,12 @@ class DecodeRequest:
     logprobs: int | None
     history: TokenHistory
     shape: Shape | None = field(init=False)
+    is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", shape_of(self.processors, self.greedy))
+        plain = self.greedy and not self.processors and self.logprobs is None
+        object.__setattr__(self, "is_plain", plain)
 
     @classmethod
     def from_params(
@@ -46,11 +50,6 @@ class DecodeRequest:
         grammar = None if tokens.grammar is None else tokens.grammar.start()
         history = TokenHistory(prompt, grammar=grammar)
         return cls(processors, params.is_greedy, seed, stream, params.logprobs, history)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the most likely token is all that is asked for."""
-        return self.greedy and not self.processors and self.logprobs is None
 
     def fork(self, stream: int) -> DecodeRequest:
         """The same settings and tokens so far, continuing on another random stream."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,7 @@ DRAW_BLOCK = 256
 """Candidates summed together when drawing: a running sum over 49,152 entries took 140 us, this 15."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A chosen token, with the log probabilities that were asked for."""
 
     token: int
@@ -45,10 +45,13 @@ class Sampler:
     def sample(self, logits: NDArray[np.float32], requests: Sequence[DecodeRequest]) -> list[Outcome]:
         """Row r of `logits` [R, V] is the next token of `requests[r]`; neither is changed."""
         assert logits.shape[:-1] == (len(requests),)
+        if all(request.is_plain for request in requests):
+            if self.chooser is None:
+                return _most_likely(logits)
+            tokens = self.chooser.most_likely(np.ascontiguousarray(logits))
+            return [Decoded(token) if token >= 0 else not_finite() for token in tokens]
         if self.chooser is not None:
             return self._sample_natively(self.chooser, np.ascontiguousarray(logits), requests)
-        if all(request.is_plain for request in requests):
-            return _most_likely(logits)
         return [_sample_row(row, request) for row, request in zip(logits, requests, strict=True)]
 
     def sample_row(self, logits: Logits, request: DecodeRequest) -> Outcome:
@@ -58,8 +61,6 @@ class Sampler:
     def _sample_natively(
         self, chooser: RowChooser, logits: NDArray[np.float32], requests: Sequence[DecodeRequest]
     ) -> list[Outcome]:
-        if all(request.is_plain for request in requests):
-            return [Decoded(token) if token >= 0 else not_finite() for token in chooser.most_likely(logits)]
         rows = [_row_to_choose(row, request) for row, request in enumerate(requests) if request.shape]
         tokens = chooser.choose(logits, rows) if rows else []
         chosen = {row[0]: token for row, token in zip(rows, tokens, strict=True)}

@@ -48,11 +48,6 @@ class BlockPool:
         return len(self._free) + self._num_resting
 
     @property
-    def num_resting(self) -> int:
-        """Blocks that hold something worth keeping and can be had at once."""
-        return self._num_resting
-
-    @property
     def num_blocks(self) -> int:
         return len(self._references)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
 
-from ..types import I32
+from ..types import BLOCK_SIZE, I32
 from .arena import KVArena, SavedBlocks
 from .disk_files import CacheFolder, FoundFile
 from .disk_format import (
@@ -79,9 +79,10 @@ class DiskTier:
         self._sizes: OrderedDict[Node, int] = OrderedDict()  # nodes with a file or a write, oldest use first
         self._pending: dict[Node, Write] = {}
         self._nodes: dict[Write, Node] = {}
-        self._writer = BlockWriter(folder, max(queue_bytes, 2 * arena.layout.block_bytes))
         self.tree = PrefixTree()
-        self._fill()
+        found, self.stats.strange = folder.scan()
+        self._writer = BlockWriter(folder, max(queue_bytes, 2 * arena.layout.block_bytes))
+        self._fill(found)
 
     @property
     def bytes_used(self) -> int:
@@ -102,11 +103,29 @@ class DiskTier:
                 self._sizes.move_to_end(node)
             node = node.parent
 
-    def offer(self, node: Node, until: float | None = None) -> bool:
+    def offer(self, node: Node) -> bool:
         """Copy a node that is in memory, to be written; False where that cannot be.
 
-        Older files give way, and it never waits. With `until`, a moment of `time.monotonic`, it waits for the
-        writer, and no file gives way: what is in memory need not be the last that was used.
+        Older files give way, and it never waits.
+        """
+        if node in self._sizes:
+            return True
+        path = node.path()
+        return self._offer(node, _tokens_of(path), frozenset(path))
+
+    def save(self, node: Node) -> None:
+        """Offer a node's ancestors and the node, as far as that can be; they count as used."""
+        path = node.path()
+        tokens, kept = _tokens_of(path), frozenset(path)
+        for above in path:
+            if not self._offer(above, tokens, kept):
+                break
+        self.touch(node)
+
+    def _offer(self, node: Node, tokens: I32, kept: Container[Node], until: float | None = None) -> bool:
+        """`tokens` begin with the node's and its ancestors'; `kept` nodes' files do not give way.
+
+        With `until`, a moment of `time.monotonic`, it waits for the writer.
         """
         if node in self._sizes:
             return True
@@ -115,11 +134,10 @@ class DiskTier:
         assert parent is not None
         if monotonic() < self._paused_until or not (parent.parent is None or parent in self._sizes):
             return False
-        header = BlockHeader(self._identity, node.salt, _tokens_of(node), self._arena.layout.block_bytes)
+        header = self._header_of(node, tokens)
         room = self._writer.has_room(header.file_bytes) or (
             until is not None and self._writer.wait_for_room(header.file_bytes, until)
         )
-        kept = frozenset(node.path()) if until is None else frozenset(self._sizes)
         if not room or not self._make_room(header.file_bytes, kept):
             self.stats.dropped += 1
             return False
@@ -131,13 +149,16 @@ class DiskTier:
         self._writer.write(write)
         return True
 
-    def read(self, node: Node) -> SavedBlocks | None:
-        """The numbers of a node's file; None, and the node is no longer held, where they cannot be had."""
+    def read(self, node: Node, tokens: I32 | None = None) -> SavedBlocks | None:
+        """The numbers of a node's file; None, and the node is no longer held, where they cannot be had.
+
+        `tokens` begin with the node's and its ancestors', for callers that have them.
+        """
         if node in self._pending:
             return self._pending[node].saved
         if node.file is None:
             return None
-        wanted = BlockHeader(self._identity, node.salt, _tokens_of(node), self._arena.layout.block_bytes)
+        wanted = self._header_of(node, _tokens_of(node.path()) if tokens is None else tokens)
         try:
             payload = checked_payload(self._folder.read(node.file, wanted.file_bytes + 1), wanted)
         except (BrokenFileError, OSError):
@@ -193,14 +214,18 @@ class DiskTier:
     def close(self, nodes: Sequence[Node] = ()) -> None:
         """Write these nodes, parents first, and what is under way, for a few seconds at most; then end."""
         until = monotonic() + CLOSE_SECONDS
-        for node in nodes:
-            self.offer(node, until)
+        tokens = _tokens_by_node(nodes)
+        for node in nodes:  # no file gives way: what is in memory need not be the last that was used
+            self._offer(node, tokens[node], self._sizes.keys(), until)
         self._writer.close(max(0.0, until - monotonic()))
         self._folder.close()
 
-    def _fill(self) -> None:
+    def _header_of(self, node: Node, tokens: I32) -> BlockHeader:
+        own = tokens[: (node.depth - 1) * BLOCK_SIZE + node.num_tokens]
+        return BlockHeader(self._identity, node.salt, own, self._arena.layout.block_bytes)
+
+    def _fill(self, found: list[FoundFile]) -> None:
         """Put a node into the tree for every usable file; remove damaged ones and those without a parent."""
-        found, self.stats.strange = self._folder.scan()
         headers = []
         for file in found:
             try:
@@ -216,9 +241,12 @@ class DiskTier:
                 self._used += file.size
         self._strangers.sort(key=lambda file: file.time, reverse=True)
         by_length = sorted(headers, key=lambda pair: len(pair[1].tokens))
-        nodes = [(file.time, node) for file, header in by_length if (node := self._attach(file, header))]
-        for _, node in sorted(nodes, key=lambda pair: pair[0]):
-            self.touch(node)
+        used = {node: file.time for file, header in by_length if (node := self._attach(file, header))}
+        for node in sorted(used, key=lambda node: node.depth, reverse=True):
+            if node.parent in used:  # who used a node used its ancestors, after it: see `touch`
+                used[node.parent] = max(used[node.parent], used[node])
+        for node in sorted(used, key=lambda node: (used[node], -node.depth)):
+            self._sizes.move_to_end(node)
         self._make_room(0, frozenset())
 
     def _header(self, file: FoundFile) -> BlockHeader:
@@ -252,7 +280,7 @@ class DiskTier:
         self.stats.broken += 1
         self._writer.remove(name)
 
-    def _make_room(self, wanted: int, kept: frozenset[Node]) -> bool:
+    def _make_room(self, wanted: int, kept: Container[Node]) -> bool:
         """Remove files, other models' first, then the least recently used, until `wanted` bytes fit."""
         while self._used + wanted > self.budget_bytes:
             if self._strangers:
@@ -274,6 +302,19 @@ class DiskTier:
                 self.tree.remove(gone)
 
 
-def _tokens_of(node: Node) -> I32:
-    keys = b"".join(above.key for above in node.path())
+def _tokens_of(path: Sequence[Node]) -> I32:
+    keys = b"".join(node.key for node in path)
     return np.frombuffer(keys, ">i4").astype(np.int32)
+
+
+def _tokens_by_node(nodes: Sequence[Node]) -> dict[Node, I32]:
+    """For each node tokens that begin with its own: nodes of one path share an array."""
+    found: dict[Node, I32] = {}
+    for node in sorted(nodes, key=lambda node: node.depth, reverse=True):
+        if node not in found:
+            path = node.path()
+            tokens = _tokens_of(path)
+            for above in reversed(path):
+                if found.setdefault(above, tokens) is not tokens:
+                    break
+    return found

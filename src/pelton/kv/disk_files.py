@@ -30,7 +30,7 @@ class CacheFolder:
     """One folder, which one process may use at a time. Only files named as cache files are ever touched.
 
     A file is written under another name, synced, renamed, and the folder synced, so a crash leaves
-    the old state or the new. Methods raise OSError; the folder itself, ConfigError.
+    the old state or the new. Methods raise OSError; making one and scanning it, ConfigError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,17 +54,24 @@ class CacheFolder:
             os.close(self._lock)
 
     def scan(self) -> tuple[list[FoundFile], int]:
-        """Cache files, and how many files are none and stay alone. What a crash left half written goes."""
+        """Cache files, and how many files are none and stay alone. What a crash left half written goes.
+
+        Raises ConfigError, with the folder closed, where it cannot be listed.
+        """
         found, strange = [], 0
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if _TEMPORARY.fullmatch(entry.name):
-                    self.remove(entry.name)
-                elif _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                    info = entry.stat(follow_symlinks=False)
-                    found.append(FoundFile(entry.name, info.st_size, info.st_mtime_ns))
-                else:
-                    strange += entry.name != "lock"
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    if _TEMPORARY.fullmatch(entry.name):
+                        with suppress(OSError):  # the next start tries again
+                            self.remove(entry.name)
+                    elif (file := _cache_file(entry)) is not None:
+                        found.append(file)
+                    else:
+                        strange += entry.name != "lock"
+        except OSError as error:
+            self.close()
+            raise _unusable(self.path, f"cannot be listed: {error.strerror}") from error
         return found, strange
 
     def read(self, name: str, most: int) -> bytes:
@@ -126,6 +133,17 @@ class CacheFolder:
 
     def rename(self, source: Path, target: Path) -> None:
         source.rename(target)
+
+
+def _cache_file(entry: os.DirEntry[str]) -> FoundFile | None:
+    """None for what is no cache file, and for one that the disk says nothing about."""
+    if not _NAME.fullmatch(entry.name):
+        return None
+    try:
+        info = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return FoundFile(entry.name, info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None
 
 
 def _unusable(path: Path, why: str) -> ConfigError:

@@ -67,15 +67,24 @@ class PrefixCache:
         node.block = block
         self._node_of[block] = node
 
-    def hold(self, node: Node) -> int | None:
-        """A node's block with one more reference, the caller's; read from disk if it is not in memory."""
+    def use(self, node: Node, key: bytes) -> None:
+        """A node, whose key `key` begins with, and those below it as far as `key` goes are about to be held:
+        of the files on disk theirs give way last."""
+        if self.tier is not None:
+            at = KEY_BYTES
+            while (below := node.children.get(key[at : at + KEY_BYTES])) is not None:
+                node, at = below, at + KEY_BYTES
+            self.tier.touch(node)
+
+    def hold(self, node: Node, tokens: I32) -> int | None:
+        """A node's block with one more reference, the caller's; read from disk if it is not in memory.
+        `tokens` begin with the node's and its ancestors'."""
         if node.block is not None:
             self.pool.share(node.block)
             return node.block
         if self.tier is None or self.pool.num_free == 0:
             return None
-        self.tier.touch(node)
-        saved = self.tier.read(node)
+        saved = self.tier.read(node, tokens)
         if saved is None:
             return None
         block = self.pool.take()
@@ -99,10 +108,7 @@ class PrefixCache:
         """Have a node and its ancestors, all in memory, written to disk as far as there is room."""
         if self.tier is not None:
             self.tier.settle()
-            for above in node.path():
-                if not self.tier.offer(above):
-                    break
-            self.tier.touch(node)
+            self.tier.save(node)
 
     def settle(self) -> None:
         """Take note of what the disk has done meanwhile."""
@@ -213,10 +219,13 @@ class Prefix:
             return computed
         self._cache.settle()
         key = key_of(tokens[self.depth * BLOCK_SIZE : limit])
-        at = 0
+        at, reads = 0, False
         while at + KEY_BYTES <= len(key):
             child = self._node.children.get(key[at : at + KEY_BYTES])
-            block = None if child is None else self._cache.hold(child)
+            if child is not None and child.block is None and not reads:
+                self._cache.use(child, key[at:])
+                reads = True
+            block = None if child is None else self._cache.hold(child, tokens)
             if child is None or block is None:
                 break
             self._enter(child, block)

@@ -48,7 +48,7 @@ class _Step:
         for item in self.planned:
             if item.sequence is sequence:
                 self.planned.remove(item)
-                self.left += item.count
+                self.left += item.rows
                 return
 
 
@@ -105,8 +105,15 @@ class TokenBudgetScheduler:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def places(self) -> int:
+        return max(0, self._max_sequences - len(self._running))
+
     def add(self, sequence: Sequence) -> None:
         self._now = self._clock()
+        if sequence.arrival is None:
+            for member in (sequence, *sequence.followers):
+                member.arrival = self._now
         self._policy.added(sequence, self._now)
         self._waiting.add(sequence)
 
@@ -127,6 +134,7 @@ class TokenBudgetScheduler:
 
     def schedule(self) -> Schedule:
         self._preemption.settle()
+        self._claims.begin_step()
         self._now = self._clock()
         self._steps += 1
         step = _Step(self._budget)
@@ -230,9 +238,9 @@ class TokenBudgetScheduler:
         self._starts += 1
         self._waiting.remove(sequence)
         self._running[sequence.id] = sequence
-        self._claims.claim(sequence, slots, firm=sequence.preemptions >= MOST_PREEMPTIONS - 1)
         self._preemption.back(sequence)
         sequence.start()  # what it shares with others must not go before it runs
+        self._claims.claim(sequence, slots, firm=sequence.preemptions >= MOST_PREEMPTIONS - 1)
 
     # What runs
 
@@ -268,13 +276,18 @@ class TokenBudgetScheduler:
                 self._refuse(sequence, step)
                 return
             elif not self._make_room(
-                sequence, sequence.computed + count, self._rank(sequence), self._order(), step
+                sequence, sequence.computed + count, self._claim_rank(sequence), self._order(), step
             ):
                 return  # its turn comes when better ones have ended
         step.planned.append(Planned(sequence, count))
         step.left -= count
 
     # Whose blocks go
+
+    def _claim_rank(self, sequence: Sequence) -> Rank:
+        """Who holds a firm claim lacks a block only where forks share one of its own: nobody else could go
+        on either, since its blocks are not to be had, so the forks give way whatever their rank."""
+        return _BEST if self._claims.is_firm(sequence) else self._rank(sequence)
 
     def _make_room(
         self, sequence: Sequence, slots: int, rank: Rank, order: list[_Place], step: _Step | None
@@ -292,7 +305,10 @@ class TokenBudgetScheduler:
                 victims.append(other)
                 lacking -= self._claims.gain(other)
         if lacking > 0:
-            is_best = sequence.id in self._running and len(victims) == len(self._running) - 1
+            others = len(self._running) - 1
+            if self._claims.is_firm(sequence):
+                others = sum(not self._claims.is_firm(other) for other in self._running.values())
+            is_best = sequence.id in self._running and len(victims) == others
             if not is_best or not victims:
                 return False
         for victim in victims:

@@ -44,7 +44,8 @@ class EarliestDeadline:
 
     def added(self, sequence: Sequence, now: float) -> None:
         deadline = sequence.terms.deadline
-        due = inf if deadline is None else now + deadline
+        arrival = now if sequence.arrival is None else sequence.arrival  # a fork's is its request's
+        due = inf if deadline is None else arrival + deadline
         features = self._predictor.features(sequence)
         expected = self._predictor.expected(features, sequence.rules.max_tokens, sequence.num_outputs)
         self._jobs[sequence.id] = _Job(due, features, expected)

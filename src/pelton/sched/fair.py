@@ -45,8 +45,9 @@ class FairShares:
         if tenant not in self._present:
             least = min((self._charged[other] for other in self._present), default=self._floor)
             self._charged[tenant] = max(self._charged.get(tenant, 0.0), least)
+            self._present[tenant] = 0
             self._forget_absent(least)
-        self._present[tenant] = self._present.get(tenant, 0) + 1
+        self._present[tenant] += 1
 
     def rank(self, sequence: Sequence, now: float) -> Rank:
         terms = sequence.terms

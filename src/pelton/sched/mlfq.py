@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+from .overtaking import BoundedOvertaking
 from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .sequence import Sequence
@@ -38,7 +39,8 @@ class SkipJoinQueues:
 
     A prompt's length is known, its answer's is not: a sequence joins the first queue whose quantum covers
     its prompt (skipping those it would only sink through), sinks one queue each time its quantum is used
-    up, and rises to the first when it has not run for `PATIENCE` seconds. Better queues preempt worse ones
+    up, and rises to the first when it has not run for `PATIENCE` seconds; before all queues, when too many
+    later ones have passed it (overtaking.py). Better queues preempt worse ones
     at any token; who is preempted keeps its KV while there is room and is swapped out beside the step
     before room is needed (preemption.py). Promise: exact = True; short requests do not wait for long ones.
     """
@@ -50,13 +52,17 @@ class SkipJoinQueues:
     by_age = 8
 
     def __init__(self) -> None:
+        self._overtaking = BoundedOvertaking()
         self._jobs: dict[int, _Job] = {}
 
     def added(self, sequence: Sequence, now: float) -> None:
+        self._overtaking.added(sequence.id)
         level = level_of(prompt_service(sequence.missing))
         self._jobs[sequence.id] = _Job(level, now, now)
 
     def rank(self, sequence: Sequence, now: float) -> Rank:
+        if self._overtaking.is_exceeded(sequence.id):
+            return (-1, sequence.id)
         job = self._jobs[sequence.id]
         if job.level > 0 and now - job.last_ran > PATIENCE:
             job.level, job.since, job.used = 0, now, 0.0
@@ -74,4 +80,5 @@ class SkipJoinQueues:
                 job.level, job.since, job.used = job.level + 1, now, 0.0
 
     def removed(self, sequence: Sequence, now: float) -> None:
+        self._overtaking.removed(sequence.id)
         del self._jobs[sequence.id]

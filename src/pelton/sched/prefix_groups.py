@@ -102,7 +102,7 @@ class PrefixGroups:
         return sequence.num_prompt + answer
 
     def ran(self, planned: Seq[Planned], now: float) -> None:
-        done = {item.sequence.id for item in planned if item.sequence.missing == item.count}
+        done = {item.sequence.id for item in planned if item.sequence.missing == item.rows}
         self._filling = {
             number: sequence
             for number, sequence in self._filling.items()

@@ -7,6 +7,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from .mlfq import level_of
+from .overtaking import BoundedOvertaking
 from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .sequence import Sequence
@@ -35,7 +36,8 @@ class ProgramAttainedService:
     have ended (Autellix's ATLAS; for a program that makes one call after the other this is the sum over its
     calls, PLAS). That and its own service choose one of the queues, whose quanta double; calls within one go
     in order of arrival. So the first calls of a program, and short programs, are not held up by long ones
-    between their calls. A call that waits too long for what it is served rises to the first queue. A
+    between their calls. A call that waits too long for what it is served rises to the first queue, and one
+    that too many later calls have passed comes first (overtaking.py). A
     request that names no program is a program of its own. Promise: exact = True.
     """
 
@@ -46,6 +48,7 @@ class ProgramAttainedService:
     by_age = 8
 
     def __init__(self) -> None:
+        self._overtaking = BoundedOvertaking()
         self._attained: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._calls: dict[int, _Call] = {}
         self._last_step = 0.0
@@ -55,12 +58,15 @@ class ProgramAttainedService:
         return self._attained.get((tenant, program), 0.0)
 
     def added(self, sequence: Sequence, now: float) -> None:
+        self._overtaking.added(sequence.id)
         terms = sequence.terms
         program = (terms.tenant, terms.program) if terms.program else None
         attained = self._attained.get(program, 0.0) if program else 0.0
         self._calls[sequence.id] = _Call(program, attained, now)
 
     def rank(self, sequence: Sequence, now: float) -> Rank:
+        if self._overtaking.is_exceeded(sequence.id):
+            return (-1, sequence.id)
         call = self._calls[sequence.id]
         waited = now - call.arrival - call.running_seconds
         if waited > STARVATION_RATIO * max(call.running_seconds, _LEAST_SERVED):
@@ -79,6 +85,7 @@ class ProgramAttainedService:
             call.running_seconds += min(took, now - call.arrival)
 
     def removed(self, sequence: Sequence, now: float) -> None:
+        self._overtaking.removed(sequence.id)
         call = self._calls.pop(sequence.id)
         if call.program is not None:
             chain = max(self._attained.get(call.program, 0.0), call.attained + call.served)

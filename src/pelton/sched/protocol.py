@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .sequence import Sequence
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """A sequence and how many of its missing rows run in this step."""
 
     sequence: Sequence
-    count: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,10 @@ class Scheduler(Protocol):
     """Owns the queues. Every sequence added leaves through `remove` or a refusal."""
 
     def add(self, sequence: Sequence) -> None: ...
+
+    @property
+    def places(self) -> int:
+        """How many sequences may begin to run now as far as their number goes."""
 
     def adopt(self, sequence: Sequence) -> None:
         """Take over a fork of a running sequence: it runs at once, its KV exists already."""

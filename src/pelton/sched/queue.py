@@ -11,12 +11,14 @@ from .sequence import Sequence
 RERANKED_AT_ONCE = 64
 SELDOM = 16
 """A longer queue is ranked anew only every so many steps: 1,000 ranks take about a millisecond."""
+SPARE_ENTRIES = 64
+"""Entries of who has left go when there are so many more of them than of those who wait."""
 
 _Entry = tuple[Rank, int, Sequence]
 
 
 class WaitingQueue:
-    """A heap by rank; ties go to who joined first. Removal leaves the entry to be skipped later.
+    """A heap by rank; ties go to who joined first. Removal leaves the entry, to be skipped or cleared later.
 
     Nobody is ranked before the next look at the queue, when everyone who came with it is there.
     """
@@ -46,13 +48,17 @@ class WaitingQueue:
         if not self._live:
             self._heap.clear()
             self._unranked.clear()
+        elif len(self._heap) + len(self._unranked) > 2 * len(self._live) + SPARE_ENTRIES:
+            self._unranked = [entry for entry in self._unranked if self._is_live(entry)]
+            self._heap = [entry for entry in self._heap if self._is_live(entry)]
+            heapq.heapify(self._heap)
 
     def best(self) -> tuple[Sequence, Rank]:
         """The head of a queue that is not empty."""
         self._rank_new()
         while True:
             entry = self._heap[0]
-            if self._live.get(entry[2].id) is entry:
+            if self._is_live(entry):
                 return entry[2], entry[0]
             heapq.heappop(self._heap)
 
@@ -80,10 +86,13 @@ class WaitingQueue:
         self._heap = list(self._live.values())
         heapq.heapify(self._heap)
 
+    def _is_live(self, entry: _Entry) -> bool:
+        return self._live.get(entry[2].id) is entry
+
     def _rank_new(self) -> None:
         for entry in self._unranked:
             sequence = entry[2]
-            if self._live.get(sequence.id) is entry:
+            if self._is_live(entry):
                 ranked = (self._rank(sequence), entry[1], sequence)
                 self._live[sequence.id] = ranked
                 heapq.heappush(self._heap, ranked)

@@ -49,6 +49,11 @@ class StepRates:
 
     def _add(self, rows: int, seconds: float, count: float, kept: float) -> None:
         """Weighted sums of 1, x, x^2, y, xy."""
-        new = (1.0, rows, rows * rows, seconds, rows * seconds)
-        w, x, xx, y, xy = (kept * old + count * value for old, value in zip(self._sums, new, strict=True))
-        self._sums = (w, x, xx, y, xy)
+        w, x, xx, y, xy = self._sums
+        self._sums = (
+            kept * w + count,
+            kept * x + count * rows,
+            kept * xx + count * rows * rows,
+            kept * y + count * seconds,
+            kept * xy + count * rows * seconds,
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 import numpy as np
 
 from ..decode.finish import FinishRules
@@ -47,7 +45,7 @@ class Sequence:
         self.table = table
         self.prefix = prefix
         self.terms = terms
-        self.arrival = monotonic()
+        self.arrival: float | None = None  # when its request was added, on the scheduler's clock
         self.prompt_logprobs = prompt_logprobs
         self.num_prompt = len(prompt)
         self.num_tokens = len(prompt)
@@ -82,7 +80,7 @@ class Sequence:
     @property
     def most_rows(self) -> int:
         """Rows that one step may run: fewer where each row leaves a row of logits behind."""
-        return MOST_SCORED_ROWS if self.prompt_logprobs is not None else self.missing
+        return MOST_SCORED_ROWS if self._wants_prompt_rows(0) else self.missing
 
     @property
     def is_decoding(self) -> bool:
@@ -155,6 +153,7 @@ class Sequence:
         twin = Sequence.__new__(Sequence)
         twin.__dict__.update(self.__dict__)
         twin.id, twin.decode, twin.draft, twin.followers = sequence_id, decode, None, []
+        twin.preempted = twin.preemptions = 0
         twin._tokens = self._tokens.copy()
         twin.table = self.table.fork()
         twin.prefix = None if self.prefix is None else self.prefix.fork(twin.table)

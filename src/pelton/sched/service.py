@@ -16,4 +16,4 @@ def prompt_service(rows: int) -> float:
 
 def service_of(item: Planned) -> float:
     """Service of one sequence's part of a step. A draft counts as the one step it takes."""
-    return 1.0 if item.sequence.is_decoding else prompt_service(item.count)
+    return 1.0 if item.sequence.is_decoding else prompt_service(item.rows)

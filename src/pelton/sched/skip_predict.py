@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from .lengths import Features, LengthPredictor
+from .overtaking import BoundedOvertaking
 from .policy import Rank, roomy_slots
 from .protocol import Planned
 from .sequence import Sequence
@@ -32,6 +33,7 @@ class SkipPredict:
     alone, and only once no short one waits, since it takes time from the same machine (the paper's
     server-time model); by it the long ones run with the shortest remaining first. An answer that turns out
     longer than short joins the long ones. Preemption is limited: who has said most of its answer stays.
+    Who was passed by too many comes first (overtaking.py).
     Promise: exact = True; mean time to completion near that of knowing the lengths, at a share of the cost.
     """
 
@@ -42,6 +44,7 @@ class SkipPredict:
     by_age = 8
 
     def __init__(self, cheap: LengthPredictor | None = None, costly: LengthPredictor | None = None) -> None:
+        self._overtaking = BoundedOvertaking()
         self._cheap = cheap or LengthPredictor(costly=False)
         self._costly = costly or LengthPredictor(costly=True)
         self._jobs: dict[int, _Job] = {}
@@ -50,6 +53,7 @@ class SkipPredict:
         self.costly_predictions = 0
 
     def added(self, sequence: Sequence, now: float) -> None:
+        self._overtaking.added(sequence.id)
         features = self._cheap.features(sequence)
         limit = sequence.rules.max_tokens
         self.cheap_predictions += 1
@@ -59,6 +63,8 @@ class SkipPredict:
             self._waiting_short.add(sequence.id)
 
     def rank(self, sequence: Sequence, now: float) -> Rank:
+        if self._overtaking.is_exceeded(sequence.id):
+            return (-1, sequence.id)
         job = self._jobs[sequence.id]
         said = sequence.num_outputs
         if job.is_short and said <= SHORT:
@@ -83,6 +89,7 @@ class SkipPredict:
             self._waiting_short.discard(item.sequence.id)
 
     def removed(self, sequence: Sequence, now: float) -> None:
+        self._overtaking.removed(sequence.id)
         job = self._jobs.pop(sequence.id)
         self._waiting_short.discard(sequence.id)
         if sequence.num_outputs:

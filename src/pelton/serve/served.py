@@ -11,6 +11,7 @@ from ..llm import LLM
 from ..loading import load_text
 from ..settings import EngineSettings
 from ..text import ChatTemplate, Tokenizer
+from ..text.grammar_check import GrammarCheck
 from ..weights.store import ResolvedModel
 from .worker.client import EngineClient, InProcessClient
 from .worker.frames import Start
@@ -20,16 +21,18 @@ from .worker.supervisor import EngineProcess
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The client belongs to the server from now on; `tokenizer` and `template` as in a LoadedEngine."""
+    """The client belongs to the server from now on, and `grammars`, the guard of its engine; `tokenizer` and
+    `template` as in a LoadedEngine."""
 
     client: EngineClient
     tokenizer: Tokenizer | None
     template: ChatTemplate | TemplateError | None
+    grammars: GrammarCheck
 
 
 def in_process(llm: LLM) -> ServedModel:
     """An engine of this process, for who embeds a server beside it. Starts the engine's thread."""
-    return ServedModel(InProcessClient(AsyncLLM(llm)), llm.tokenizer, llm.loaded.template)
+    return ServedModel(InProcessClient(AsyncLLM(llm)), llm.tokenizer, llm.loaded.template, llm.grammars)
 
 
 def in_worker(
@@ -48,4 +51,4 @@ def in_worker(
         except BaseException:
             client.kill()
             raise
-    return ServedModel(client, tokenizer, template)
+    return ServedModel(client, tokenizer, template, GrammarCheck(tokenizer, client.facts.vocab_size))

@@ -38,7 +38,7 @@ def make_service(model: ServedModel | LLM, settings: ServerSettings) -> Service:
         tenants=settings.tenants,
         most_per_tenant=settings.max_seqs_per_tenant,
     )
-    return Service(settings, client, prompts, gate, metrics)
+    return Service(settings, client, prompts, gate, metrics, model.grammars)
 
 
 class Server(uvicorn.Server):

@@ -43,9 +43,25 @@ class KVMap(BaseModel):
     runs: list[tuple[Literal["free", "private", "shared", "cached"], int]]
 
 
+class Disk(BaseModel):
+    """The prefix cache's folder: blocks and bytes in it, and blocks that were read, written, not written
+    (the disk failed; there was no room), files that were damaged, and those that are not this model's."""
+
+    blocks: int
+    bytes_used: int
+    budget_bytes: int
+    loaded: int
+    written: int
+    failed: int
+    dropped: int
+    broken: int
+    strange: int
+
+
 class Stats(BaseModel):
     """`under_way` and `capacity` count sequences that were let in. `tokens_per_second` are generated
-    tokens in each of the last ten seconds, the latest last."""
+    tokens in each of the last ten seconds, the latest last. `disk` is null where the prefix cache has no
+    folder."""
 
     model: str
     uptime_seconds: float
@@ -60,6 +76,7 @@ class Stats(BaseModel):
     time_to_first_token: Waits | None
     steps: list[StepRows]
     kv: KVMap
+    disk: Disk | None
 
 
 def add_stats(app: FastAPI, service: Service) -> None:
@@ -92,4 +109,5 @@ async def stats_of(service: Service) -> Stats:
         time_to_first_token=None if waits is None else Waits(p50=waits[0], p90=waits[1], p99=waits[2]),
         steps=[StepRows(prefill=p, decode=d, draft=r) for p, d, r in view.steps],
         kv=KVMap.model_validate({"blocks": load.kv_blocks, "free": load.kv_free, "runs": view.blocks}),
+        disk=None if load.disk is None else Disk.model_validate(load.disk, from_attributes=True),
     )

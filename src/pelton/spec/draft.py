@@ -7,7 +7,8 @@ from typing import Protocol
 
 from ..types import I32
 
-MOST_DRAFTED = 256
+MOST_DRAFTED = 64
+"""Tokens of one draft; the scheduler's budget may leave it fewer rows."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def _check_content(message: Mapping[str, object], field: str) -> None:
     if isinstance(content, str):
         return
     if content is None:
-        if "tool_calls" in message or "function_call" in message:
+        if message.get("tool_calls") or message.get("function_call"):
             return
         raise RequestError("a message without tool calls needs content", field=field)
     if not isinstance(content, list | tuple):

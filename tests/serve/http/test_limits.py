@@ -47,10 +47,13 @@ def test_every_route_but_health_asks_for_the_key(served: Served) -> None:
         for path in (paths | odd) - {"/health"}:
             for method in ("GET", "POST", "OPTIONS", "DELETE"):
                 assert stranger.request(method, path).status_code == 401, (method, path)
-        for wrong in ("", KEY, f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer", f"bearer {KEY}"):
+        for wrong in ("", KEY, f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer", f"Basic {KEY}"):
             refused = stranger.get("/v1/models", headers={"Authorization": wrong})
             assert refused.status_code == 401
             assert KEY not in refused.text
+        for scheme in ("bearer", "BEARER"):  # RFC 9110 11.1: its case means nothing
+            reply = stranger.get("/v1/models", headers={"Authorization": f"{scheme} {KEY}"})
+            assert reply.status_code == 200
         assert stranger.get("/health").status_code == 200
     with served.openai(KEY) as client:
         assert client.models.list().data[0].id == NAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import socket
 import struct
 import termios
@@ -93,6 +94,53 @@ def test_an_answer_that_nobody_fetches_does_not_keep_its_socket(served: Served) 
         post(clients[0], body)
         until_closed(clients, sit_still)
     assert closed_for(served, "stalled") == before + 1
+
+
+def all_of(client: socket.socket) -> bytes:
+    client.setblocking(True)
+    client.settimeout(PATIENCE)
+    with client.makefile("rb") as file:
+        reply = b"".join(iter(file.readline, b"\r\n"))
+        length = re.search(rb"content-length: (\d+)", reply)
+        if length is not None:
+            return file.read(int(length[1]))
+        return b"".join(iter(file.readline, b"0\r\n"))
+
+
+@pytest.mark.parametrize("prompts", [1, 4])
+def test_what_waits_for_a_reader_is_bounded_by_its_bytes(tiny_path: Path, prompts: int) -> None:
+    """Log probabilities are many times as large as the text: who asks for them must read them."""
+    body = {"prompt": ["a"] * prompts, "max_tokens": 1000 // prompts, "ignore_eos": True, "stream": True}
+    with serving(tiny_path) as served, many(2, served.url, receive_buffer=4096) as (plain, full):
+        post(plain, body)
+        post(full, {**body, "logprobs": 20, "n": 4})
+        assert served.until(lambda: served.engine.load().running > 0)
+        assert served.until(lambda: served.engine.load().running == 0)  # nobody has read anything
+        free, total = served.engine.load().kv_free, served.engine.load().kv_blocks
+        assert free == total
+        text, logprobs = all_of(plain), all_of(full)
+        assert text.count(b'"finish_reason":"length"') == prompts
+        assert b"waited for a slow reader" not in text
+        assert b"waited for a slow reader" in logprobs[-1000:]
+        assert b'"type": "timeout_error"' in logprobs[-1000:]
+        assert logprobs.endswith(b"data: [DONE]\n\n\r\n")
+        assert served.free_blocks()[0] == total
+
+
+def test_an_answer_that_fills_its_buffers_at_once_has_its_time_too(tiny_path: Path) -> None:
+    """What waits when a connection is first looked at has not waited since the machine was started."""
+    body = {"prompt": [5] * 1000, "max_tokens": 1, "prompt_logprobs": 20}
+    with serving(tiny_path) as served, many(4, served.url, receive_buffer=4096) as clients:
+        for client in clients:
+            post(client, body)
+        assert served.until(lambda: len(unsent(served)) == 4)
+        for each in unsent(served):
+            served.loop.call_soon_threadsafe(each.look, monotonic())
+        assert all(all_of(client).endswith(b"}") for client in clients)
+
+
+def unsent(served: Served) -> list[Connection]:
+    return [each for each in connections(served) if each.transport.get_write_buffer_size()]
 
 
 def test_a_slow_but_steady_reader_gets_everything(served: Served) -> None:

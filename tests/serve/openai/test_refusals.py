@@ -32,7 +32,7 @@ SAMPLING: list[tuple[str, Any]] = [
     ("max_tokens", -5), ("max_tokens", "many"), ("max_tokens", HUGE), ("max_tokens", 2.5),
     ("stop", ""), ("stop", [""]), ("stop", ["a"] * 17 + ["b"]), ("stop", 5), ("stop", ["a" * 300]),
     ("stop", [None]), ("stop", ["\ud800"]), ("stop_token_ids", [-1]), ("stop_token_ids", [49152]),
-    ("stop_token_ids", ["end"]), ("ignore_eos", "yes"), ("ignore_eos", 1), ("seed", -1), ("seed", HUGE),
+    ("stop_token_ids", ["end"]), ("ignore_eos", "yes"), ("ignore_eos", 1), ("seed", -HUGE), ("seed", HUGE),
     ("seed", 0.5), ("prompt_logprobs", -1), ("prompt_logprobs", 21), ("detokenize", 0),
     ("skip_special_tokens", "no"), ("stream", "true"), ("stream_options", {"include_usage": True}),
     ("stream_options", 1), ("user", 7), ("echo", 5), ("suffix", "x"), ("tools", [1]), ("nonsense", None),

@@ -131,6 +131,35 @@ def test_stats_tell_the_moment(served: Served) -> None:
     assert set(kinds_of(idle)) <= {"free", "cached"}
 
 
+def test_the_disk_tier_is_seen(tiny_path: Path, tmp_path: Path) -> None:
+    body = {"prompt": [9, *range(20, 250)], "max_tokens": 2, "seed": 1}  # 7 blocks are full
+    with serving(tiny_path, kv_cache_dir=tmp_path) as first:
+        assert first.http.post("/v1/completions", json=body).status_code == 200
+        # What was written is noted with the next lookup.
+        assert first.until(lambda: len(list(tmp_path.rglob("*.kv"))) >= 7)
+        assert first.http.post("/v1/completions", json=body).status_code == 200
+        assert first.until(lambda: samples(first)["pelton:prefix_disk_written_total"] >= 7)
+    with serving(tiny_path, kv_cache_dir=tmp_path) as again:
+        on_disk = samples(again)["pelton:prefix_disk_blocks"]
+        assert on_disk >= 7
+        usage = again.http.post("/v1/completions", json=body).json()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] >= 224
+        again.free_blocks()
+        found, stats = samples(again), again.http.get("/stats").json()["disk"]
+    assert found["pelton:prefix_disk_loaded_total"] >= 7
+    assert 0 < found["pelton:prefix_disk_bytes"] <= found["pelton:prefix_disk_budget_bytes"]
+    for name, value in stats.items():
+        shown = {"bytes_used": "bytes"}.get(name, name)
+        total = "" if name in ("blocks", "bytes_used", "budget_bytes") else "_total"
+        assert found[f"pelton:prefix_disk_{shown}{total}"] == value
+    assert (stats["broken"], stats["failed"], stats["strange"]) == (0, 0, 0)
+
+
+def test_without_a_folder_the_disk_tier_is_nothing(served: Served) -> None:
+    assert served.http.get("/stats").json()["disk"] is None
+    assert samples(served)["pelton:prefix_disk_loaded_total"] == 0
+
+
 def kinds_of(stats: dict[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for kind, count in stats["kv"]["runs"]:

@@ -6,6 +6,7 @@ import asyncio
 import json as json_module
 import math
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ...traffic.report import Objectives, Spread, Summary
     from ...traffic.workload import Session
 
+EXIT_NONE_SUCCEEDED = 1
+EXIT_SOME_FAILED = 3
+"""As `pelton run-batch` ends."""
 _WARM_SHARE = 0.1
 _UNSHARED = ("sharegpt", "random")
 
@@ -68,8 +72,8 @@ class TrafficFlags:
             file=self.dataset_path,
         )
         made = make_workload(self.workload, shape)
-        size = -(-len(made) // runs)
-        return [made[at : at + size] for at in range(0, len(made), size)]
+        ends = [len(made) * run // runs for run in range(runs + 1)]
+        return [made[begin:end] for begin, end in pairwise(ends)]
 
     def arrivals(self) -> Arrivals:
         from ...traffic.arrivals import Arrivals
@@ -109,7 +113,7 @@ def serve(
     rates = [arrivals.rate] if sweep is None else _rates(sweep)
     target = _target(base_url, model, api_key, _fields(extra_body, traffic.ignore_eos))
     results = []
-    for rate, sessions in zip(rates, traffic.sessions(len(rates)), strict=False):
+    for rate, sessions in zip(rates, traffic.sessions(len(rates)), strict=True):
         summary = run(target, sessions, replace(arrivals, rate=rate), objectives)
         results.append({"request_rate": None if math.isinf(rate) else rate, **document(summary)})
         if not json:
@@ -121,6 +125,9 @@ def serve(
         say_json(whole)
     if save_result is not None:
         save_result.write_text(json_module.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    if any(result["failed"] for result in results):
+        has_any = any(result["completed"] for result in results)
+        raise typer.Exit(EXIT_SOME_FAILED if has_any else EXIT_NONE_SUCCEEDED)
 
 
 def _say(rate: float, summary: Summary, objectives: Objectives, *, is_sweep: bool) -> None:

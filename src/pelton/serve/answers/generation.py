@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from time import monotonic, time
 
 from fastapi import Request
@@ -15,6 +15,7 @@ from ...config import SamplingParams
 from ...errors import NotFiniteError, RequestError
 from ...outputs import StreamOutput
 from ...terms import ORDINARY, RequestTerms
+from ...text.grammar_check import GrammarCheck
 from ..http.admission import Gate
 from ..http.failures import UnknownModelError, renamed
 from ..seeing.logs import log_request
@@ -48,12 +49,17 @@ class Service:
     prompts: Prompts
     gate: Gate
     metrics: Metrics
+    guard: InitVar[GrammarCheck]
     on_end: list[Callable[[RequestRecord], None]] = field(default_factory=lambda: [log_request])
     """Told of every request that has ended."""
     created: int = field(default_factory=lambda: int(time()))
 
-    def __post_init__(self) -> None:
-        self.grammars = Grammars(self.prompts, self.client.facts.vocab_size)
+    def __post_init__(self, guard: GrammarCheck) -> None:
+        self.grammars = Grammars(guard)
+
+    def room(self, truncate: int | None) -> int | None:
+        """Tokens that a prompt may have; None where it is cut to fit."""
+        return None if truncate is not None else self.client.facts.context_length
 
     def check_model(self, name: str | None) -> None:
         """Raises UnknownModelError unless the request names no model or the one that is served."""
@@ -99,6 +105,7 @@ class Answer:
         *,
         form_field: str = "structured_outputs",
     ) -> None:
+        _check_count(params.n * len(prompts), params.n, service.gate.capacity, prompt_field)
         self.params = params
         self.id = request_id
         self.created = int(time())
@@ -163,6 +170,7 @@ class Answer:
         except NotFiniteError:
             raise  # no field is to blame
         except RequestError as error:
+            meter.refuse()
             if error.field in (None, "prompt_token_ids"):  # the engine's name for what it is given
                 raise renamed(error, self._prompt_field) from None
             raise
@@ -170,20 +178,30 @@ class Answer:
             meter.end(completed)
 
 
+def _check_count(sequences: int, each: int, most: int, prompt_field: str) -> None:
+    """One request is never more than the queue takes, however idle the server is."""
+    if sequences > most:
+        field = "n" if each > 1 else prompt_field
+        raise RequestError(f"asks for {sequences} texts in all, the most is {most}", field=field, value=each)
+
+
 async def merge(
     streams: Sequence[AsyncGenerator[StreamOutput, None]],
 ) -> AsyncGenerator[StreamOutput, None]:
-    """Pieces of several streams in the order they come; the first failure ends them all."""
-    queue: asyncio.Queue[StreamOutput | Exception | None] = asyncio.Queue()
+    """Pieces of several streams in the order they come; the first failure ends them all.
+
+    Each waits until its piece is taken: what a slow reader leaves is bounded where it waits before.
+    """
+    queue: asyncio.Queue[StreamOutput | Exception | None] = asyncio.Queue(1)
 
     async def pump(stream: AsyncGenerator[StreamOutput, None]) -> None:
         try:
             async with aclosing(stream) as pieces:
                 async for piece in pieces:
-                    queue.put_nowait(piece)
-            queue.put_nowait(None)
+                    await queue.put(piece)
+            await queue.put(None)
         except Exception as error:  # it must reach who reads the queue, whatever it is
-            queue.put_nowait(error)
+            await queue.put(error)
 
     tasks = [asyncio.create_task(pump(stream)) for stream in streams]
     left = len(tasks)

@@ -10,7 +10,17 @@ from pydantic import Field, Tag
 
 from ...config import MAX_INTEGER, MAX_STOP_STRINGS
 from ..openai.conversation import Conversation, joined
-from ..openai.fields import ChatMessage, ChatRequest, Fields, StreamOptions, TemplateFields, TermFields
+from ..openai.fields import (
+    MAX_MESSAGES,
+    MAX_PARTS,
+    ChatMessage,
+    ChatRequest,
+    Fields,
+    StreamOptions,
+    TemplateFields,
+    TermFields,
+    at_most,
+)
 from ..openai.form_fields import JsonSchemaFormat, NamedSchema
 from ..openai.unions import by_type
 from .tools import CacheMark, ToolFields
@@ -50,7 +60,7 @@ class ToolUseBlock(Fields):
 class ToolResultBlock(Fields):
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[TextBlock] | None = None
+    content: Annotated[str | list[TextBlock] | None, at_most(MAX_PARTS)] = None
     is_error: bool | None = None
     cache_control: CacheMark | None = None
 
@@ -66,7 +76,7 @@ Block = Annotated[
 
 class Message(Fields):
     role: Literal["user", "assistant"]
-    content: str | list[Block]
+    content: Annotated[str | Annotated[list[Block], Field(fail_fast=True)], at_most(MAX_PARTS)]
 
 
 class Metadata(Fields):
@@ -77,13 +87,13 @@ class Thinking(Fields):
     type: Literal["disabled"]
 
 
-class SchemaFormat(Fields):
+class OutputSchema(Fields):
     type: Literal["json_schema"]
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class OutputConfig(Fields):
-    format: SchemaFormat | None = None
+    format: OutputSchema | None = None
 
     def chat_format(self) -> JsonSchemaFormat | None:
         """The same for a chat."""
@@ -97,8 +107,11 @@ class CountRequest(ToolFields):
     """POST /v1/messages/count_tokens: what makes up the prompt."""
 
     model: str | None = None
-    messages: list[Message] = Field(min_length=1)
-    system: str | list[TextBlock] | None = None
+    messages: Annotated[
+        Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)],
+        at_most(MAX_MESSAGES),
+    ]
+    system: Annotated[str | list[TextBlock] | None, at_most(MAX_PARTS)] = None
     thinking: Thinking | None = None
     cache_control: CacheMark | None = None
     output_config: OutputConfig | None = None

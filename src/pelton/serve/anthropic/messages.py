@@ -17,12 +17,12 @@ from ..http.openapi import STREAM
 from ..http.replies import full_reply
 from ..openai.chat import Chat, render
 from .fields import CHAT_NAMES, CountRequest, MessagesRequest
-from .replies import Counted, ErrorReply, MessageReply, MessageUsage
+from .replies import Counted, MessageError, MessageReply, MessageUsage
 from .tools import BlockEvents, blocks_of
 
 PING_SECONDS = 15.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorReply} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
+    status: {"model": MessageError} for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 }
 
 

@@ -43,11 +43,11 @@ class Counted(BaseModel):
     input_tokens: int
 
 
-class ErrorDetail(BaseModel):
+class MessageErrorDetail(BaseModel):
     type: str
     message: str
 
 
-class ErrorReply(BaseModel):
+class MessageError(BaseModel):
     type: Literal["error"] = "error"
-    error: ErrorDetail
+    error: MessageErrorDetail

@@ -35,7 +35,9 @@ class OfferedTool(_Fields):
 
     def tool(self) -> Tool:
         """The same for a chat."""
-        function = FunctionFields(name=self.name, description=self.description, parameters=self.input_schema)
+        function = FunctionFields(
+            name=self.name, description=self.description, parameters=self.input_schema, strict=self.strict
+        )
         return Tool(type="function", function=function)
 
 

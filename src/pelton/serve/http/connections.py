@@ -116,7 +116,7 @@ class Connection(H11Protocol):
         self._phase = Phase.HEADER
         self._deadline: float | None = None
         self._unsent = 0
-        self._moved = 0.0
+        self._moved = monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         has_room = self.server_state.make_room()

@@ -27,12 +27,14 @@ from ...errors import (
     RequestError,
     TemplateError,
 )
+from ..worker.mailbox import SlowReaderError
 
 log = logging.getLogger("pelton.serve")
 
 _TYPES = {
     401: "authentication_error",
     404: "not_found_error",
+    408: "timeout_error",
     429: "rate_limit_error",
     503: "service_unavailable_error",
     504: "timeout_error",
@@ -41,6 +43,7 @@ _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -83,6 +86,8 @@ def status_of(error: Exception) -> int:
         return 400
     if isinstance(error, UnknownModelError | UnknownResponseError):
         return 404
+    if isinstance(error, SlowReaderError):
+        return 408
     if isinstance(error, BusyError):
         return 429
     if isinstance(error, LateError):

@@ -25,6 +25,9 @@ log = logging.getLogger("pelton.serve")
 CLIENT_LEFT = 499
 """nginx's number for a request whose client left before there was a status."""
 _LONGEST_TRACE = 512
+MOST_PARTS = 1 << 18
+"""Those within texts count too, which cannot be told apart: 8 MB of program text have as many."""
+_PART_MARKS = (b"[", b"{", b'":')
 OPEN_PATHS = frozenset({"/health"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 
@@ -126,9 +129,10 @@ class ApiKey:
     def _tenant_of(self, headers: Headers) -> str | None:
         given = [headers.get("x-api-key", "")]
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme == "Bearer":
+        scheme, token = scheme.lower(), token.strip()  # schemes have no case (RFC 9110, 11.1)
+        if scheme == "bearer":
             given.append(token)
-        elif scheme == "Basic":
+        elif scheme == "basic":
             given.append(_password(token))
         digests = [self._digest(key.encode("latin-1")) for key in given]
         found = None
@@ -160,7 +164,9 @@ def _password(token: str) -> str:
 class BodyLimit:
     """413 for a body beyond `most` bytes: before reading where its length is told, else on the way.
 
-    415 for a compressed one: what a small one grows to cannot be told.
+    So also for one of more than MOST_PARTS lists, objects and fields, counted as they come: reading them
+    costs a hundred times what reading a text costs, and nobody else is served meanwhile. 415 for a compressed
+    one: what a small one grows to cannot be told.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -178,14 +184,18 @@ class BodyLimit:
         if length.isdecimal() and int(length[:20]) > self._most:
             refusal = error_response(413, self._message(), path=scope["path"])
             return await refusal(scope, receive, send)
-        read = 0
+        read = parts = 0
 
         async def bounded() -> Message:
-            nonlocal read
+            nonlocal read, parts
             message = await receive()
-            read += len(message.get("body", b""))
+            body = message.get("body", b"")
+            read += len(body)
+            parts += sum(map(body.count, _PART_MARKS))
             if read > self._most:
                 raise HTTPException(413, self._message())
+            if parts > MOST_PARTS:
+                raise HTTPException(413, f"a body has at most {MOST_PARTS} lists, objects and fields")
             return message
 
         await self._app(scope, bounded, send)

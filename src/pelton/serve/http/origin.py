@@ -24,9 +24,12 @@ class OwnOrigins:
         self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             origin = Headers(scope=scope).get("origin")
             if origin is not None and not self._is_own(origin):
+                if scope["type"] == "websocket":
+                    await receive()
+                    return await send({"type": "websocket.close", "code": 1008})
                 refusal = error_response(
                     403, "requests from other sites' pages are refused", path=scope["path"]
                 )

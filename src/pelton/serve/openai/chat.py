@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -30,16 +31,17 @@ from .replies import (
 from .tooling import CallReader, Tooling, whole_calls
 
 
-async def render(prompts: Prompts, body: TemplateFields) -> list[int]:
-    """Token ids of the conversation. Raises RequestError naming the message that is wrong."""
+async def render(prompts: Prompts, body: TemplateFields, room: int | None = None) -> list[int]:
+    """Token ids of the conversation; `room` as Prompts has it. Raises RequestError naming the message."""
     use = body.tool_use
     try:
         return await prompts.render(
-            [message.plain() for message in body.messages],
+            await asyncio.to_thread(lambda: [message.plain() for message in body.messages]),
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             options=body.chat_template_kwargs,
             tools=use.definitions if use is not None else (),
+            room=room,
         )
     except RequestError as error:
         if error.field is not None and error.field.partition(".")[0] == "options":
@@ -64,7 +66,7 @@ class Chat:
         self._answer = Answer(
             service,
             f"chatcmpl-{body.request_id or caller.request_id}",
-            [partial(render, service.prompts, body)],
+            [partial(render, service.prompts, body, service.room(body.truncate_prompt_tokens))],
             params if self._tooling is None else self._tooling.params,
             "messages",
             body.terms(caller.tenant),
@@ -88,8 +90,9 @@ class Chat:
             choices=[self._choice(index, choice) for index, choice in enumerate(choices)],
             usage=answer.usage,
         )
-        if choices[0].prompt_logprobs is not None:
-            reply.prompt_logprobs = prompt_logprobs(choices[0].prompt_logprobs)
+        rows = next((choice.prompt_logprobs for choice in choices if choice.prompt_logprobs), None)
+        if rows is not None:
+            reply.prompt_logprobs = prompt_logprobs(rows)
         if self._body.return_token_ids:
             reply.prompt_token_ids = answer.prompt_ids[0]
         return reply

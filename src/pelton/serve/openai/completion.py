@@ -23,10 +23,12 @@ async def _as_given(ids: list[int]) -> list[int]:
     return ids
 
 
-def tokens_of(prompts: Prompts, prompt: str | list[int], field: str) -> Callable[[], Awaitable[list[int]]]:
-    """What gives a prompt's token ids once it is admitted; errors name `field`."""
+def tokens_of(
+    prompts: Prompts, prompt: str | list[int], field: str, room: int | None
+) -> Callable[[], Awaitable[list[int]]]:
+    """What gives a prompt's token ids once it is admitted; errors name `field`, `room` as Prompts has it."""
     if isinstance(prompt, str):
-        return partial(prompts.encode, prompt, field=field)
+        return partial(prompts.encode, prompt, field=field, room=room)
     return partial(_as_given, prompt)
 
 
@@ -35,13 +37,13 @@ class TextCompletion:
 
     def __init__(self, service: Service, caller: Caller, body: CompletionRequest) -> None:
         service.check_model(body.model)
-        given = body.prompts()
+        given, room = body.prompts(), service.room(body.truncate_prompt_tokens)
         self._service = service
         self._body = body
         self._answer = Answer(
             service,
             f"cmpl-{body.request_id or caller.request_id}",
-            [tokens_of(service.prompts, prompt, "prompt") for prompt in given],
+            [tokens_of(service.prompts, prompt, "prompt", room) for prompt in given],
             body.params(),
             "prompt",
             body.terms(caller.tenant),
@@ -61,9 +63,9 @@ class TextCompletion:
             rows = next((choice.prompt_logprobs for choice in group if choice.prompt_logprobs), None)
             if self._echo is not None:
                 self._echo.keep(number, rows)
-            for choice in self._best(group):
+            for place, choice in enumerate(self._best(group)):
                 shown = await self._choice(len(reply.choices), number, choice)
-                if rows is not None and self._body.prompt_logprobs is not None and choice is group[0]:
+                if rows is not None and self._body.prompt_logprobs is not None and not place:
                     shown.prompt_logprobs = prompt_logprobs(rows)
                 reply.choices.append(shown)
         reply.usage = self._usage

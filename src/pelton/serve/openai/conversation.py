@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ...errors import RequestError
 from ..http.failures import renamed
-from .fields import ChatMessage
+from .fields import MAX_MESSAGES, ChatMessage
 
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 
@@ -21,6 +21,9 @@ class Conversation:
     origins: list[str] = field(default_factory=list)
 
     def add(self, message: ChatMessage, origin: str) -> None:
+        """Raises RequestError where there are as many already as a chat takes."""
+        if len(self.messages) == MAX_MESSAGES:
+            raise RequestError(f"at most {MAX_MESSAGES} messages are taken", field=origin)
         self.messages.append(message)
         self.origins.append(origin)
 

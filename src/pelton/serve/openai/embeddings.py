@@ -57,10 +57,11 @@ class Embed:
         service.check_model(body.model)
         self._service = service
         self._body = body
+        room = service.room(body.truncate_prompt_tokens)
         self._answer = Answer(
             service,
             f"embd-{body.request_id or caller.request_id}",
-            [tokens_of(service.prompts, prompt, "input") for prompt in prompts_of(body.input, "input")],
+            [tokens_of(service.prompts, prompt, "input", room) for prompt in prompts_of(body.input, "input")],
             EMBEDDING,
             "input",
             body.terms(caller.tenant),

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
-from ...config import MAX_INTEGER, MAX_LOGPROBS, SamplingParams
+from ...config import (
+    MAX_BAD_WORDS,
+    MAX_INTEGER,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROBS,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_TOKEN_IDS,
+    SamplingParams,
+)
 from ...errors import RequestError
 from ...structured import StructuredOutputs
 from ...terms import RequestTerms
@@ -15,6 +34,10 @@ from ...tools.definitions import ToolUse
 from .form_fields import ResponseFormat, StructuredFields
 from .tool_fields import Tool, ToolChoice, tool_use
 
+MAX_MESSAGES = 16_384
+"""Of one conversation; each is at least three tokens in any template known."""
+MAX_PARTS = 16_384
+"""Of one message: its blocks, or its calls of tools."""
 REQUEST_ID = "^[A-Za-z0-9_.:-]{1,128}$"
 
 _DIRECT = (
@@ -33,6 +56,17 @@ _TERMS = ("priority", "deadline", "program", "cache_salt")
 
 class Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def at_most(most: int) -> BeforeValidator:
+    """For a list: refused by its length before any item is looked at, which takes pydantic 9 us a message."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list) and len(value) > most:
+            raise PydanticCustomError("too_long", "has more than {most} items", {"most": most})
+        return value
+
+    return BeforeValidator(check)
 
 
 def _not_zero(value: int | None) -> int | None:
@@ -64,9 +98,17 @@ class TermFields(Fields):
     cache_salt: str | None = None
 
     def terms(self, tenant: str) -> RequestTerms:
-        """Raises RequestError naming field and value."""
+        """Prefixes are shared within a tenant only, whatever salt is given. Raises RequestError."""
         given = {name: getattr(self, name) for name in _TERMS if getattr(self, name) is not None}
-        return RequestTerms(tenant=tenant, **given)
+        terms = RequestTerms(tenant=tenant, **given)
+        return replace(terms, cache_salt=_salt(tenant, terms.cache_salt))
+
+
+def _salt(tenant: str, given: str) -> str:
+    """The salt of a tenant's salt. A digest, so that no salt of another's can be the same."""
+    if not tenant and not given:
+        return ""
+    return blake2b(json.dumps([tenant, given]).encode(), digest_size=16).hexdigest()
 
 
 class SamplingFields(TermFields):
@@ -82,14 +124,14 @@ class SamplingFields(TermFields):
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    allowed_token_ids: list[int] | None = None
-    banned_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
+    logit_bias: dict[str, float] | None = Field(default=None, max_length=MAX_LOGIT_BIAS)
+    allowed_token_ids: list[int] | None = Field(default=None, max_length=MAX_TOKEN_IDS)
+    banned_token_ids: list[int] | None = Field(default=None, max_length=MAX_TOKEN_IDS)
+    bad_words: list[str] | None = Field(default=None, max_length=MAX_BAD_WORDS)
     min_tokens: int | None = None
     max_tokens: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop_token_ids: list[int] | None = Field(default=None, max_length=MAX_STOP_TOKEN_IDS)
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
@@ -153,25 +195,32 @@ class ChatMessage(Fields):
     """One message. Fields of OpenAI's answers that this server never fills may come back as null."""
 
     role: Annotated[str, WithJsonSchema(_ROLE_SCHEMA)]
-    content: Annotated[str | list[dict[str, Any]] | None, WithJsonSchema(_CONTENT_SCHEMA)] = None
+    content: Annotated[
+        str | list[dict[str, Any]] | None, at_most(MAX_PARTS), WithJsonSchema(_CONTENT_SCHEMA)
+    ] = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Annotated[list[dict[str, Any]] | None, at_most(MAX_PARTS)] = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     refusal: None = None
-    annotations: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = Field(default=None, exclude=True)
     audio: None = None
     function_call: None = None
 
     def plain(self) -> dict[str, object]:
         """The message as chat templates know it: content always there, other fields where given."""
-        return {"content": self.content, **self.model_dump(exclude_none=True)}
+        role = (
+            "system" if self.role == "developer" else self.role
+        )  # OpenAI's newer word, which few templates know
+        return {"content": self.content, **self.model_dump(exclude_none=True), "role": role}
 
 
 class TemplateFields(Fields):
     """How a conversation becomes a prompt."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[
+        Annotated[list[ChatMessage], Field(fail_fast=True, max_length=MAX_MESSAGES)], at_most(MAX_MESSAGES)
+    ]
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
@@ -214,8 +263,9 @@ class ChatRequest(TemplateFields, SamplingFields):
         """Without a limit the answer may run to the end of the context."""
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("needs logprobs = true", field="top_logprobs", value=self.top_logprobs)
-        if None not in (self.max_tokens, self.max_completion_tokens):
-            raise RequestError("give this or max_tokens, not both", field="max_completion_tokens")
+        given = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(given) > 1:
+            raise RequestError("differs from max_tokens; give one of them", field="max_completion_tokens")
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
         return self.sampling(limit, (self.top_logprobs or 0) if self.logprobs else None)
 
@@ -225,7 +275,10 @@ class TokenizeRequest(Fields):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[
+        Annotated[list[ChatMessage], Field(fail_fast=True, max_length=MAX_MESSAGES)] | None,
+        at_most(MAX_MESSAGES),
+    ] = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     continue_final_message: bool = False

@@ -38,7 +38,11 @@ class Tooling:
         if control:
             params = replace(params, skip_special_tokens=False)
         is_formed = use.must_call or params.structured_outputs is not None
-        instead = None if use.must_call or not is_formed else _schema(params.structured_outputs)
+        wanted = params.structured_outputs
+        schema = (
+            None if wanted is None else _schema(wanted)
+        )  # of no use where it must call, but no other form is
+        instead = None if use.must_call else schema
         try:
             if is_formed:
                 params = replace(params, structured_outputs=call_grammar(use, dialect.form, control, instead))
@@ -55,8 +59,8 @@ class Tooling:
         return CallReader(parser, self.dialect, most=None if self.use.parallel else 1)
 
 
-def _schema(wanted: StructuredOutputs | None) -> str:
-    if wanted is None or wanted.kind not in ("json", "json_object"):
+def _schema(wanted: StructuredOutputs) -> str:
+    if wanted.kind not in ("json", "json_object"):
         raise RequestError(
             "only JSON goes together with tools; set tool_choice to none", field="structured_outputs"
         )

@@ -58,10 +58,10 @@ class Conversation:
         with self._column, ui.column().classes("gap-0 w-full"):
             shown = show_text("answer")
             figures = ui.label("waiting").classes("text-xs opacity-60").mark("figures")
-        progress = Progress()
+        progress, messages = Progress(), self._messages
         try:
             drawn = 0.0
-            async with aclosing(talk(self._service, self._messages, self._controls)) as states:
+            async with aclosing(talk(self._service, messages, self._controls)) as states:
                 async for progress in states:
                     if monotonic() - drawn > REFRESH_SECONDS:
                         shown.text, figures.text = progress.text, progress.line
@@ -69,14 +69,14 @@ class Conversation:
         finally:
             shown.text = progress.text
             figures.text = progress.line if progress.finish_reason or progress.error else "stopped"
-            self._messages.append(("assistant", progress.text))
+            messages.append(("assistant", progress.text))
             self._task = None
             self._button.props("icon=send aria-label=send")
 
     def _clear(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._messages.clear()
+        self._messages = []  # an answer that is ended now adds to the old one
         self._column.clear()
 
     def close(self) -> None:

@@ -9,7 +9,16 @@ from pydantic import Field, StringConstraints, Tag
 from ...config import MAX_INTEGER, MAX_LOGPROBS
 from ...errors import RequestError
 from ..openai.conversation import Conversation, joined
-from ..openai.fields import ChatMessage, ChatRequest, Fields, StreamOptions, TermFields
+from ..openai.fields import (
+    MAX_MESSAGES,
+    MAX_PARTS,
+    ChatMessage,
+    ChatRequest,
+    Fields,
+    StreamOptions,
+    TermFields,
+    at_most,
+)
 from ..openai.unions import by_type
 from .tools import ResponseTool, ResponseToolChoice, TextSettings, chat_choice
 
@@ -49,7 +58,7 @@ Part = Annotated[
 class InputMessage(Fields):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Part]
+    content: Annotated[str | Annotated[list[Part], Field(fail_fast=True)], at_most(MAX_PARTS)]
     id: str | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
     phase: str | None = None
@@ -67,7 +76,7 @@ class FunctionCall(Fields):
 class FunctionCallOutput(Fields):
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[Part]
+    output: Annotated[str | Annotated[list[Part], Field(fail_fast=True)], at_most(MAX_PARTS)]
     id: str | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
@@ -89,7 +98,10 @@ class ResponsesRequest(TermFields):
     """POST /v1/responses."""
 
     model: str | None = None
-    input: str | Annotated[list[Item], Field(min_length=1)]
+    input: Annotated[
+        str | Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)],
+        at_most(MAX_MESSAGES),
+    ]
     instructions: str | None = None
     previous_response_id: str | None = Field(default=None, max_length=256)
     store: bool | None = None

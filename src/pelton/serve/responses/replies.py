@@ -118,4 +118,5 @@ class InputItems(BaseModel):
                 kind = "output_text" if item.role == "assistant" else "input_text"
                 told["content"] = [{"type": kind, "text": item.content}]
             data.append(told)
-        return cls(data=data, first_id=data[0]["id"], last_id=data[-1]["id"])
+        ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+        return cls(data=data, first_id=ends[0], last_id=ends[1])

@@ -89,6 +89,8 @@ class Respond:
             self.reply.status = "cancelled"
         except Exception as error:  # nobody else would be told
             self._fail(error)
+        if self.reply.status in ("failed", "cancelled"):
+            self._kept.forget_input()
         self._kept.task = None
         self._kept.over.set()
         if self._store.holds(self._tenant, self.reply.id):

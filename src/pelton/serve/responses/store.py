@@ -29,8 +29,14 @@ class Kept:
     @property
     def characters(self) -> int:
         """About how much memory it takes: a conversation is counted in every response that ends with it."""
-        said = sum(len(repr(item)) for item in self.reply.output)
-        return said + sum(256 + len(repr(message)) for message in self.talk) + 1024
+        given = sum(len(item.model_dump_json()) for item in self.items)
+        said = sum(256 + len(repr(message)) for message in self.talk)
+        return len(self.reply.model_dump_json()) + given + said + 1024
+
+    def forget_input(self) -> None:
+        """Of what failed nothing is gone on from: only how it failed is kept."""
+        self.items, self.talk = [], []
+        self.reply.instructions, self.reply.tools = None, []
 
     def with_answer(self) -> list[ChatMessage]:
         """The conversation that a next response goes on from."""

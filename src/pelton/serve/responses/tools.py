@@ -44,7 +44,7 @@ def chat_choice(choice: ResponseToolChoice | None) -> ToolChoice | None:
     return NamedChoice(type="function", function=ChosenFunction(name=choice.name))
 
 
-class SchemaFormat(Fields):
+class TextSchema(Fields):
     type: Literal["json_schema"]
     name: str
     description: str | None = None
@@ -57,7 +57,7 @@ class TextSettings(Fields):
         Annotated[
             Annotated[TextFormat, Tag("<text>")]
             | Annotated[JsonObjectFormat, Tag("<json_object>")]
-            | Annotated[SchemaFormat, Tag("<json_schema>")],
+            | Annotated[TextSchema, Tag("<json_schema>")],
             by_type(),
         ]
         | None
@@ -66,7 +66,7 @@ class TextSettings(Fields):
     def chat_format(self) -> ResponseFormat | None:
         """The same for a chat."""
         given = self.format
-        if not isinstance(given, SchemaFormat):
+        if not isinstance(given, TextSchema):
             return given
         schema = NamedSchema(
             name=given.name, description=given.description, schema=given.schema_, strict=given.strict

@@ -31,14 +31,18 @@ class RequestMeter:
         self._tokens = 0
         self._reason = "abort"
         self._prompt_tokens = prompt_tokens
-        metrics.begin(prompt_tokens, params)
+        self._params = params
+        self._has_begun = self._is_refused = False
         if record is not None:
             record.params = params
             record.prompt_tokens += prompt_tokens
             record.sequences += params.n
 
     def take(self, piece: StreamOutput) -> None:
-        """Count one piece of the answer."""
+        """Count one piece of the answer; with the first the engine has taken the prompt, not before."""
+        if not self._has_begun and piece.error is None:
+            self._has_begun = True
+            self._metrics.begin(self._prompt_tokens, self._params)
         if piece.token_ids:
             now = monotonic()
             if self._first is None:
@@ -69,10 +73,16 @@ class RequestMeter:
             if self._record.first_token is None:
                 self._record.first_token, self._record.started = now, piece.started
 
+    def refuse(self) -> None:
+        """The request was wrong: if nothing came of it, it was never one of the engine's."""
+        self._is_refused = not self._has_begun
+
     def end(self, completed: bool) -> None:
         """The request is over; `completed` is False where it failed or its client left."""
         if self._record is not None:
             self._record.completion_tokens += self._tokens
+        if self._is_refused:
+            return
         self._metrics.ended(self._reason if completed or self._reason == "error" else "abort")
         if self._first is None or not completed:
             return

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from ...config import SamplingParams
 from ...stats import ROW_BUCKETS
 from .recent import Recent
-from .view import EngineLoad
+from .view import DiskLoad, EngineLoad
 
 OWN, ALIAS = "pelton:", "vllm:"
 FINISH_REASONS = ("stop", "length", "error", "abort")
@@ -29,6 +29,10 @@ _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5
 _WHOLE = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100)
+
+
+NO_DISK = DiskLoad(0, 0, 0, 0, 0, 0, 0, 0, 0)
+"""What is shown where no folder is set, so that dashboards find every name."""
 
 
 class _Aliased(Collector):
@@ -75,8 +79,38 @@ class _Load(Collector):
             counter = CounterMetricFamily(OWN + name, help_text, labels=["model_name"])
             counter.add_metric([self._model], value)
             yield counter
+        yield from self._disk(load.disk or NO_DISK)
         yield self._accepted_at(load)
         yield self._rows(load)
+
+    def _disk(self, disk: DiskLoad) -> Iterator[Metric]:
+        for name, help_text, value in (
+            ("prefix_disk_blocks", "KV blocks on disk.", disk.blocks),
+            ("prefix_disk_bytes", "Bytes of files that keep KV blocks.", disk.bytes_used),
+            ("prefix_disk_budget_bytes", "Bytes that those files may have.", disk.budget_bytes),
+        ):
+            gauge = GaugeMetricFamily(OWN + name, help_text, labels=["model_name"])
+            gauge.add_metric([self._model], value)
+            yield gauge
+        for name, help_text, value in (
+            ("prefix_disk_loaded", "KV blocks read from disk and used.", disk.loaded),
+            ("prefix_disk_written", "KV blocks written to disk.", disk.written),
+            (
+                "prefix_disk_failed",
+                "KV blocks whose writing failed.",
+                disk.failed,
+            ),
+            ("prefix_disk_dropped", "KV blocks not written for want of room or time.", disk.dropped),
+            (
+                "prefix_disk_broken",
+                "Damaged files, which were removed.",
+                disk.broken,
+            ),
+            ("prefix_disk_strange", "Files found that are another model's, or none of ours.", disk.strange),
+        ):
+            counter = CounterMetricFamily(OWN + name, help_text, labels=["model_name"])
+            counter.add_metric([self._model], value)
+            yield counter
 
     def _accepted_at(self, load: EngineLoad) -> Metric:
         name, help_text = "spec_decode_num_accepted_tokens_per_pos", "Drafts accepted up to a position."

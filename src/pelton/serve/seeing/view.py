@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ...engine import Engine
+from ...kv import DiskTier
 
 FREE, PRIVATE, SHARED, CACHED = "free", "private", "shared", "cached"
 
@@ -18,6 +19,21 @@ class EngineFacts:
     context_length: int
     vocab_size: int
     max_num_seqs: int
+
+
+@dataclass(frozen=True)
+class DiskLoad:
+    """The prefix cache's folder: blocks and bytes in it, and what was done, in blocks, as DiskStats says."""
+
+    blocks: int
+    bytes_used: int
+    budget_bytes: int
+    loaded: int
+    written: int
+    failed: int
+    dropped: int
+    broken: int
+    strange: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class EngineLoad:
     accepted: int = 0
     accepted_at: tuple[int, ...] = ()
     rows_of_steps: tuple[int, ...] = ()
+    disk: DiskLoad | None = None
 
     @property
     def kv_usage(self) -> float:
@@ -63,6 +80,22 @@ def load_of(engine: Engine) -> EngineLoad:
         stats.accepted,
         tuple(filter(None, stats.accepted_at)),  # they only fall: after the first 0 come zeros
         tuple(stats.rows_of_steps),
+        None if engine.disk is None else _disk_load(engine.disk),
+    )
+
+
+def _disk_load(disk: DiskTier) -> DiskLoad:
+    stats = disk.stats
+    return DiskLoad(
+        disk.num_blocks,
+        disk.bytes_used,
+        disk.budget_bytes,
+        stats.loaded,
+        stats.written,
+        stats.failed,
+        stats.dropped,
+        stats.broken,
+        stats.strange,
     )
 
 

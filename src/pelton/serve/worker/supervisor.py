@@ -13,7 +13,7 @@ from ...outputs import StreamOutput
 from ...terms import ORDINARY, RequestTerms
 from ..seeing.view import EngineLoad, EngineView
 from .frames import Add, Cancel, Failed, Look, Piece, Ready, Report, Start, Step, View, encode
-from .mailbox import Mailbox
+from .mailbox import MOST_WAITING, Mailbox, SlowReaderError
 from .process import WorkerCommand, WorkerProcess, worker_command
 
 log = logging.getLogger("pelton.serve.engine")
@@ -168,10 +168,10 @@ class EngineProcess:
     def _check(self, prompt: Sequence[int], params: SamplingParams) -> None:
         """What can be told here need not cross: it also bounds what does."""
         vocab = self.facts.vocab_size
+        params.validate_for(vocab, self.facts.context_length, len(prompt))
         for token in prompt:
             if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab:
                 raise RequestError(f"is not a token id below {vocab}", field="prompt_token_ids", value=token)
-        params.validate_for(vocab, self.facts.context_length, len(prompt))
 
     def _add(
         self, prompt: Sequence[int], params: SamplingParams, request_id: str, terms: RequestTerms
@@ -210,6 +210,9 @@ class EngineProcess:
         stream.left -= output.finished
         if not stream.left:
             del self._streams[stream.number]
+        elif stream.mailbox.is_full:
+            self._process.send(encode(Cancel(stream.number)))
+            self._end(stream, SlowReaderError(f"more than {MOST_WAITING} bytes waited for a slow reader"))
 
     def _end(self, stream: _Stream, error: PeltonError) -> None:
         del self._streams[stream.number]

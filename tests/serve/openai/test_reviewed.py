@@ -1,0 +1,86 @@
+"""Details of the chat and of completions that OpenAI's clients count on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pelton.serve.anthropic.tools import OfferedTool
+
+from ..serving import CONTEXT, Served, serving
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+USER = {"role": "user", "content": "hello world"}
+
+
+@pytest.fixture(scope="module")
+def served(tiny_path: Path) -> Iterator[Served]:
+    with serving(tiny_path, api_key="key") as served:
+        served.http.headers["Authorization"] = "Bearer key"
+        yield served
+
+
+def post(served: Served, path: str, **body: Any) -> Any:
+    reply = served.http.post(path, json=body)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def test_log_probabilities_of_a_prompt_are_there_for_many_choices(served: Served) -> None:
+    one = post(served, CHAT, messages=[USER], max_tokens=1, prompt_logprobs=1, seed=1)
+    for _ in range(3):  # which choice brings them is the engine's business
+        many = post(served, CHAT, messages=[USER], max_tokens=2, prompt_logprobs=1, n=4, seed=1)
+        assert one["prompt_logprobs"] is not None
+        assert many["prompt_logprobs"] == one["prompt_logprobs"]
+
+
+def test_log_probabilities_of_a_prompt_are_there_for_the_best_of_many(served: Served) -> None:
+    for seed in range(6):
+        body = {"prompt": "hello", "max_tokens": 2, "prompt_logprobs": 1, "best_of": 4, "seed": seed}
+        (choice,) = post(served, TEXT, **body)["choices"]
+        assert choice["prompt_logprobs"] is not None
+
+
+def test_a_developer_is_the_system(served: Served) -> None:
+    said = [
+        post(served, "/tokenize", messages=[{"role": role, "content": "Be terse"}, USER])["tokens"]
+        for role in ("developer", "system")
+    ]
+    assert said[0] == said[1]
+
+
+def test_an_answer_may_come_back_with_no_annotations(served: Served) -> None:
+    answer = {"role": "assistant", "content": "a", "annotations": []}
+    post(served, CHAT, messages=[USER, answer, USER], max_tokens=1)
+
+
+def test_two_equal_limits_are_one(served: Served) -> None:
+    limits: Any = {"max_tokens": 3, "max_completion_tokens": 3}
+    post(served, CHAT, messages=[USER], **limits)
+    limits["max_tokens"] = 4
+    assert served.http.post(CHAT, json={"messages": [USER], **limits}).status_code == 400
+
+
+@pytest.mark.parametrize("given", ["bearer key", "Bearer  key", "BEARER key"])
+def test_the_scheme_of_a_key_has_no_case(served: Served, given: str) -> None:
+    assert served.http.get("/v1/models", headers={"Authorization": given}).status_code == 200
+
+
+def test_a_refused_prompt_is_not_counted(served: Served) -> None:
+    def counts() -> list[str]:
+        lines = served.http.get("/metrics").text.splitlines()
+        names = ("prompt_tokens_total{", "request_success_total{")
+        return [line for line in lines if any(name in line for name in names)]
+
+    before = counts()
+    body = {"prompt": [1] * (CONTEXT + 1), "max_tokens": 1}
+    assert served.http.post(TEXT, json=body).status_code == 400
+    assert counts() == before != []
+
+
+def test_a_strict_tool_is_strict_in_every_api() -> None:
+    tool = OfferedTool(name="add", input_schema={"type": "object"}, strict=True)
+    assert tool.tool().function.strict is True
