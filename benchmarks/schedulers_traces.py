@@ -1,4 +1,4 @@
-"""The traces that schedulers are compared on: none of them was looked at while a policy was written.
+"""The traces that schedulers are compared on: no number in a policy was chosen by them.
 
 Policies were tuned on the first 4,000 conversations of ShareGPT and on seed 0 of the made-up agents. A
 held-out seed n (1, 2, ...) has the 1,500 conversations after those of seed n - 1, from number 4,000 on, and

@@ -73,13 +73,17 @@ def test_a_good_one_is_kept_to_on_every_way(llm: LLM, way: str) -> None:
 def test_the_process_comes_with_the_first_grammar_and_ends_with_the_llm(tiny_file: Path) -> None:
     with LLM(str(tiny_file), threads=1, kv_memory=8 << 20) as llm:
         llm.generate("a", SamplingParams(max_tokens=1))
-        assert llm.grammars.helper_pid is None
+        assert helper_of(llm) is None
         llm.generate("a", GOOD)
-        helper = llm.grammars.helper_pid
-        assert helper is not None
-        os.kill(helper, signal.SIGKILL)  # nothing is lost with it
-        other = SamplingParams(structured_outputs=StructuredOutputs(regex="a+"), max_tokens=2)
+        first = helper_of(llm)
+        assert first is not None
+        os.kill(first, signal.SIGKILL)  # nothing is lost with it
+        other = SamplingParams(structured_outputs=StructuredOutputs(regex="a{2}"), max_tokens=5)
         assert llm.generate("a", other)[0].outputs[0].text == "aa"
-        helper = llm.grammars.helper_pid
-        assert helper is not None
-    assert not Path(f"/proc/{helper}").exists()
+        second = helper_of(llm)
+    assert second not in (None, first)
+    assert not Path(f"/proc/{second}").exists()
+
+
+def helper_of(llm: LLM) -> int | None:
+    return llm.grammars.helper_pid

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .blanks import Prose
-from .calls import Delta, Found, read_call, read_json
-from .json_scan import JsonScanner, Scan
+from .calls import Delta, Found, read_call
+from .candidate import Candidate
+from .json_scan import Scan
 from .marker import MarkerMatcher
 
 OPENING = "<tool_call>"
@@ -19,16 +20,18 @@ class HermesParser:
     """
 
     def __init__(self, names: frozenset[str]) -> None:
-        self.steps = 0
+        self._looks = 0
         self._names = names
         self._found = Found()
         self._prose = Prose(self._found)
         self._step = self._in_text
         self._opening = MarkerMatcher(OPENING)
         self._closing = MarkerMatcher(CLOSING)
-        self._raw: list[str] = []
-        self._scanner = JsonScanner()
-        self._has_begun = False
+        self._candidate = Candidate()
+
+    @property
+    def steps(self) -> int:
+        return self._looks + self._candidate.steps
 
     def feed(self, text: str) -> list[Delta]:
         for character in text:
@@ -42,45 +45,46 @@ class HermesParser:
         return self._found.take()
 
     def _in_text(self, character: str) -> None:
-        self.steps += 1
+        self._looks += 1
         plain, found = self._opening.feed(character)
         self._prose.add(plain)
         if found:
-            self._step, self._has_begun = self._in_call, False
-            self._raw, self._scanner = [OPENING], JsonScanner()
+            self._step = self._before_call
+            self._candidate.hold(OPENING)
+
+    def _before_call(self, character: str) -> None:
+        """Blanks, then the call's object."""
+        if character.isspace():
+            self._looks += 1
+            self._candidate.hold(character)
+        else:
+            self._candidate.begin()
+            self._step = self._in_call
+            self._in_call(character)
 
     def _in_call(self, character: str) -> None:
-        self.steps += 1
-        if self._has_begun or not character.isspace():
-            self._has_begun = True
-            scan = self._scanner.feed(character)
-            if scan is Scan.BAD:
-                return self._give_up(character)
-            if scan is Scan.DONE:
-                return self._end_call(character)
-        self._raw.append(character)
-
-    def _end_call(self, character: str) -> None:
-        self._raw.append(character)
-        self.steps += len(self._raw)
-        call = read_call(read_json("".join(self._raw[1:])), self._names, "arguments")
-        if call is None:
-            return self._give_up("")
-        self._prose.call(call.name, call.arguments)
-        self._step, self._raw = self._after, []
+        self._looks += 1
+        scan = self._candidate.feed(character)
+        if scan is Scan.BAD:
+            return self._give_up(character)
+        if scan is Scan.DONE:
+            call = read_call(self._candidate.value(), self._names, "arguments")
+            if call is None:
+                return self._give_up("")
+            self._prose.call(call.name, call.arguments)
+            self._candidate.drop()
+            self._step = self._after
 
     def _give_up(self, character: str) -> None:
         """What looked like a call is text; `character` may begin the next one."""
-        raw, self._raw = self._raw, []
-        self.steps += len(raw)
-        self._prose.add("".join(raw))
+        self._prose.add(self._candidate.release())
         self._step = self._in_text
         if character:
             self._in_text(character)
 
     def _after(self, character: str) -> None:
         """Behind a call's object: blanks, then its closing tag if it has one."""
-        self.steps += 1
+        self._looks += 1
         if not self._closing.held and character.isspace():
             self._prose.add(character)
             return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .blanks import Prose
-from .calls import Delta, Found, read_call, read_json
-from .json_scan import JsonScanner, Scan
+from .calls import Delta, Found, read_call
+from .candidate import Candidate
+from .json_scan import Scan
 from .marker import MarkerMatcher
 
 TAG = "<|python_tag|>"
@@ -17,15 +18,17 @@ class Llama3Parser:
     """
 
     def __init__(self, names: frozenset[str]) -> None:
-        self.steps = 0
+        self._looks = 0
         self._names = names
         self._found = Found()
         self._prose = Prose(self._found)
         self._step = self._before
         self._tag = MarkerMatcher(TAG)
-        self._raw: list[str] = []
-        self._lead = 0  # of `raw`: what stands before the object
-        self._scanner = JsonScanner()
+        self._candidate = Candidate()
+
+    @property
+    def steps(self) -> int:
+        return self._looks + self._candidate.steps
 
     def feed(self, text: str) -> list[Delta]:
         for character in text:
@@ -41,58 +44,55 @@ class Llama3Parser:
 
     def _before(self, character: str) -> None:
         """Blanks, then the tag or an object."""
-        self.steps += 1
+        self._looks += 1
         if character.isspace() and not self._tag.held:
-            self._raw.append(character)
+            self._candidate.hold(character)
         elif character == "{" and not self._tag.held:
             self._begin(character)
         else:
             plain, found = self._tag.feed(character)
             if found:
-                self._raw.append(TAG)
+                self._candidate.hold(TAG)
                 self._step = self._between
             elif plain:
                 self._give_up(plain + self._tag.reset())
 
     def _between(self, character: str) -> None:
         """Blanks and semicolons, then the next object."""
-        self.steps += 1
+        self._looks += 1
         if character == "{":
             self._begin(character)
         elif character.isspace() or (character == ";" and self._found.num_calls):
-            self._raw.append(character)
+            self._candidate.hold(character)
         else:
             self._give_up(character)
 
     def _begin(self, character: str) -> None:
-        self._scanner = JsonScanner()
-        self._lead = len(self._raw)
+        self._candidate.begin()
         self._step = self._in_object
         self._in_object(character)
 
     def _in_object(self, character: str) -> None:
-        self.steps += 1
-        scan = self._scanner.feed(character)
+        self._looks += 1
+        scan = self._candidate.feed(character)
         if scan is Scan.BAD:
             return self._give_up(character)
-        self._raw.append(character)
         if scan is Scan.DONE:
-            self.steps += len(self._raw)
-            value = read_json("".join(self._raw[self._lead :]))
+            value = self._candidate.value()
             key = "arguments" if isinstance(value, dict) and "parameters" not in value else "parameters"
             call = read_call(value, self._names, key)
             if call is None:
                 return self._give_up("")
             self._prose.call(call.name, call.arguments)
-            self._step, self._raw = self._between, []
+            self._candidate.drop()
+            self._step = self._between
 
     def _give_up(self, rest: str) -> None:
         """From here on all is text."""
-        self.steps += len(self._raw) + len(rest)
-        self._prose.add("".join(self._raw) + rest)
-        self._raw = []
+        self._looks += len(rest)
+        self._prose.add(self._candidate.release() + rest)
         self._step = self._in_text
 
     def _in_text(self, character: str) -> None:
-        self.steps += 1
+        self._looks += 1
         self._prose.add(character)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import string
 
 from .blanks import Prose
-from .calls import Delta, Found, ToolCall, read_call, read_json
-from .json_scan import JsonScanner, Scan
+from .calls import Delta, Found, ToolCall, read_call
+from .candidate import Candidate
+from .json_scan import Scan
 from .marker import MarkerMatcher
 
 OPENING = "[TOOL_CALLS]"
@@ -25,16 +26,18 @@ class MistralParser:
     """
 
     def __init__(self, names: frozenset[str]) -> None:
-        self.steps = 0
+        self._looks = 0
         self._names = names
         self._found = Found()
         self._prose = Prose(self._found)
         self._step = self._in_text
         self._opening = MarkerMatcher(OPENING)
-        self._raw: list[str] = []
-        self._lead = 0  # of `raw`: what stands before the JSON value
+        self._candidate = Candidate()
         self._head = ""
-        self._scanner = JsonScanner()
+
+    @property
+    def steps(self) -> int:
+        return self._looks + self._candidate.steps
 
     def feed(self, text: str) -> list[Delta]:
         for character in text:
@@ -48,42 +51,41 @@ class MistralParser:
         return self._found.take()
 
     def _in_text(self, character: str) -> None:
-        self.steps += 1
+        self._looks += 1
         plain, found = self._opening.feed(character)
         self._prose.add(plain)
         if found:
-            self._raw, self._head = [OPENING], ""
+            self._candidate.hold(OPENING)
+            self._head = ""
             self._step = self._in_head
 
     def _in_head(self, character: str) -> None:
         """A name and its marks up to the `{` of its arguments; or at once the list of calls."""
-        self.steps += 1
+        self._looks += 1
         opens_list = character == "[" and not self._head.strip()
         if opens_list or character == "{":
-            self._scanner = JsonScanner()
-            self._lead = len(self._raw)
+            self._candidate.begin()
             self._step = self._in_value
             self._in_value(character)
         elif len(self._head) < LONGEST_HEAD and (character in _NAME or character in "[] \n"):
-            self._raw.append(character)
+            self._candidate.hold(character)
             self._head += character  # short: bounded just above
         else:
             self._give_up(character)
 
     def _in_value(self, character: str) -> None:
-        self.steps += 1
-        scan = self._scanner.feed(character)
+        self._looks += 1
+        scan = self._candidate.feed(character)
         if scan is Scan.BAD:
             return self._give_up(character)
-        self._raw.append(character)
         if scan is Scan.DONE:
-            self.steps += len(self._raw)
-            calls = self._calls(read_json("".join(self._raw[self._lead :])))
+            calls = self._calls(self._candidate.value())
             if not calls:
                 return self._give_up("")
             for call in calls:
                 self._prose.call(call.name, call.arguments)
-            self._step, self._raw = self._in_text, []
+            self._candidate.drop()
+            self._step = self._in_text
 
     def _calls(self, value: object) -> list[ToolCall]:
         """The calls of a head and a value; none if one of them is not well formed."""
@@ -99,9 +101,7 @@ class MistralParser:
 
     def _give_up(self, character: str) -> None:
         """What looked like a call is text; `character` may begin the next one."""
-        raw, self._raw = self._raw, []
-        self.steps += len(raw)
-        self._prose.add("".join(raw))
+        self._prose.add(self._candidate.release())
         self._step = self._in_text
         if character:
             self._in_text(character)
