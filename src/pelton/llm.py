@@ -141,6 +141,16 @@ class LLM:
             del self._streams[state]
             self.requests.abort(state)
 
+    def group_prefixes(self) -> None:
+        """From now on prompts that wait together and begin alike run together, to the same texts (BatchLLM).
+
+        Nothing changes where another scheduler was asked for, or while requests run.
+        """
+        if self.settings.scheduler == "token-budget" and not self.engine.has_work:
+            self.engine.scheduler = offline_scheduler(
+                self.engine.pool, self.engine.max_num_seqs, self.engine.max_num_batched_tokens
+            )
+
     def close(self) -> None:
         """Stop the executor's threads and free the model; the LLM cannot be used afterwards."""
         self.grammars.close()
@@ -174,11 +184,8 @@ class LLM:
     ) -> list[RequestOutput]:
         states: list[RequestState] = []
         before = self.engine.scheduler
-        if len(prompts) > 1 and self.settings.scheduler == "token-budget" and not self.engine.has_work:
-            # Everything is known beforehand: prompts that begin alike run together, to the same text.
-            self.engine.scheduler = offline_scheduler(
-                self.engine.pool, self.engine.max_num_seqs, self.engine.max_num_batched_tokens
-            )
+        if len(prompts) > 1:  # everything is known beforehand
+            self.group_prefixes()
         try:
             for prompt, chosen in zip(prompts, params, strict=True):
                 self.grammars.check(chosen.structured_outputs)

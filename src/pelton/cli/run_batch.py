@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ..serve.batch.run import BatchTotals
 
 EXIT_SOME_FAILED = 3
-_WINDOW = 4
-"""Lines under way for each sequence that the engine runs at once: as one ends another is ready."""
+_WINDOW = 16
+"""Lines under way for each sequence that the engine runs at once: among them prompts that begin alike are
+found, and run together."""
 
 
 def run_batch(
@@ -82,7 +83,9 @@ async def _answer_all(
     from ..serve.settings import ServerSettings
 
     name = served_model_name or name_of(engine.model)
-    service = make_service(engine.open(), ServerSettings(served_model_name=name, max_queue=2**20))
+    llm = engine.open()
+    llm.group_prefixes()
+    service = make_service(llm, ServerSettings(served_model_name=name, max_queue=2**20))
     try:
         await service.client.open()
         run = BatchRun(service, at_once=_WINDOW * engine.max_num_seqs)

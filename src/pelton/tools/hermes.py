@@ -5,7 +5,7 @@ from __future__ import annotations
 from .blanks import Prose
 from .calls import Delta, Found, read_call
 from .candidate import Candidate
-from .json_scan import Scan
+from .json_scan import BLANKS, Scan
 from .marker import MarkerMatcher
 
 OPENING = "<tool_call>"
@@ -54,7 +54,7 @@ class HermesParser:
 
     def _before_call(self, character: str) -> None:
         """Blanks, then the call's object."""
-        if character.isspace():
+        if character in BLANKS:
             self._looks += 1
             self._candidate.hold(character)
         else:

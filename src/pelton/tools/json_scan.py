@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 MAX_DEPTH = 64
-_BLANKS = " \t\n\r"
+BLANKS = " \t\n\r"
 _ESCAPES = '"\\/bfnrtu'
 _WORD = frozenset("truefalsn0123456789+-.eE")
 
@@ -53,7 +53,7 @@ class JsonScanner:
                 return Scan.OPEN
             self._word = False
             self._expect = _Expect.COMMA
-        if character in _BLANKS:
+        if character in BLANKS:
             return Scan.OPEN if self._stack else Scan.BAD
         return self._token(character)
 

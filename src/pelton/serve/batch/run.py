@@ -95,9 +95,14 @@ class BatchTotals:
         self.cached_tokens += details.get("cached_tokens", 0)
 
 
+MOST_HELD = 4
+"""Answers that may wait for those before them, for each line under way."""
+
+
 @dataclass
 class BatchRun:
-    """Answers lines in their order, `at_once` of them under way: results that come early wait for theirs."""
+    """Answers lines, `at_once` of them under way, in whatever order the engine does; they are written in the
+    lines' order, for which those that come early wait."""
 
     service: Service
     at_once: int
@@ -107,28 +112,40 @@ class BatchRun:
     async def run(self, lines: Iterator[ReadLine], write: Callable[[ReadLine, str], None]) -> None:
         """`write` gets each line and its answer, one line of JSON."""
         began = perf_counter()
-        under_way: deque[tuple[ReadLine, asyncio.Task[dict[str, Any]]]] = deque()
-
-        async def finish_first() -> None:
-            read, task = under_way[0]
-            answer = await task
-            under_way.popleft()
-            self.totals.take(answer)
-            write(read, json.dumps(answer, ensure_ascii=True, allow_nan=False))
-
+        answers: deque[tuple[ReadLine, asyncio.Task[dict[str, Any]]]] = deque()
+        running: set[asyncio.Task[dict[str, Any]]] = set()
         try:
             for read in lines:
-                if len(under_way) >= self.at_once:
-                    await finish_first()
-                under_way.append((read, asyncio.create_task(self._answer(read))))
-            while under_way:
-                await finish_first()
+                while len(running) >= self.at_once:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    self._write_ready(answers, write)
+                if len(answers) >= (1 + MOST_HELD) * self.at_once:
+                    await asyncio.wait([answers[0][1]])
+                    self._write_ready(answers, write)
+                task = asyncio.create_task(self._answer(read))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                answers.append((read, task))
+            while answers:
+                await asyncio.wait([answers[0][1]])
+                self._write_ready(answers, write)
             self.totals.seconds = perf_counter() - began
         finally:
-            tasks = [task for _, task in under_way]
-            for task in tasks:
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _write_ready(
+        self,
+        answers: deque[tuple[ReadLine, asyncio.Task[dict[str, Any]]]],
+        write: Callable[[ReadLine, str], None],
+    ) -> None:
+        """Write the answers that have none before them any more."""
+        while answers and answers[0][1].done():
+            read, task = answers.popleft()
+            answer = task.result()
+            self.totals.take(answer)
+            write(read, json.dumps(answer, ensure_ascii=True, allow_nan=False))
 
     async def _answer(self, read: ReadLine) -> dict[str, Any]:
         name = f"batch_req_{read.number}"
