@@ -22,6 +22,9 @@ constexpr int kMaxTileQueries = 24;
 // A state is m, l, then from kStateHeader on the unfinished output [head_dim].
 constexpr int kStateHeader = 16;
 
+// Addresses in a tile's list of keys after those it reads: what will be read after it, to be asked for ahead.
+constexpr int kKeysAhead = 4;
+
 // Queries that share a key-value head and its blocks.
 struct AttentionTile {
     const float* queries;   // [num_queries, head_dim]
@@ -29,7 +32,7 @@ struct AttentionTile {
     const int32_t* ends;
     int64_t num_queries, head_dim;
     float scale, cap;           // cap 0: none
-    const void* const* keys;    // of logical block i: [head_dim, 32]
+    const void* const* keys;    // of logical block i: [head_dim, 32]; then kKeysAhead more
     const void* const* values;  // of logical block i: [32, head_dim]
     bool half;                  // keys and values are float16, else float32
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 namespace pelton {
 
@@ -73,11 +74,16 @@ void AttendInstruction::run(const Frame& frame, int thread) const {
     }
     work_->for_shared_units(thread, threads,
                             [&](const SharedUnit& unit) { run_shared_unit(frame, unit, thread); });
-    work_->for_units(thread, threads, [&](const AttendUnit& unit) {
-        if (!store_first && unit.chunk_end == unit.tile->chunk_end)
-            store_row(frame, unit.tile->first, {unit.kv_head, unit.kv_head + 1}, thread);
-        run_unit(frame, unit, thread);
+    // A unit runs when the next one is known: its keys are asked for ahead, and the stores into its newest
+    // block have time to reach it.
+    std::optional<AttendUnit> current;
+    work_->for_units(thread, threads, [&](const AttendUnit& next) {
+        if (!store_first && next.chunk_end == next.tile->chunk_end)
+            store_row(frame, next.tile->first, {next.kv_head, next.kv_head + 1}, thread);
+        if (current) run_unit(frame, *current, &next, thread);
+        current = next;
     });
+    if (current) run_unit(frame, *current, nullptr, thread);
     if (work_->split()) {
         frame.meet(thread);
         merge_rows(frame, thread);
@@ -138,16 +144,18 @@ AttentionTile AttendInstruction::loaded(const Frame& frame, std::int64_t queries
             scratch.values.data(),   frame.kv.half};
 }
 
-AttentionTile AttendInstruction::load_tile(const Frame& frame, const AttendUnit& unit, int thread) const {
+AttentionTile AttendInstruction::load_tile(const Frame& frame, const AttendUnit& unit, const AttendUnit* next,
+                                           int thread) const {
     const RowRange heads{unit.head_begin, unit.head_end};
     load_queries(frame, *unit.tile, heads, 0, thread);
-    find_blocks(frame, unit, work_->scratch(thread));
+    const std::int64_t end = find_blocks(frame, unit, work_->scratch(thread));
+    ask_ahead(frame, end, next, work_->scratch(thread));
     return loaded(frame, unit.tile->rows * heads.size(), thread);
 }
 
-// Addresses of the blocks of the unit's chunks, as far as any row sees.
-void AttendInstruction::find_blocks(const Frame& frame, const AttendUnit& unit,
-                                    AttendScratch& scratch) const {
+// Addresses of the blocks of the unit's chunks, as far as any row sees; returns the end of the blocks.
+std::int64_t AttendInstruction::find_blocks(const Frame& frame, const AttendUnit& unit,
+                                            AttendScratch& scratch) const {
     const AttendTile& tile = *unit.tile;
     const std::int32_t* rows = frame.batch.rows(work_->shape().row_set);
     std::int64_t end = 0;
@@ -161,6 +169,20 @@ void AttendInstruction::find_blocks(const Frame& frame, const AttendUnit& unit,
         scratch.values[b] = frame.kv.values + place;
     }
     if (frame.batch.scattered(rows[tile.first])) gather_blocks(frame, unit, scratch);
+    return last;
+}
+
+// What follows a unit's keys in the list: the first keys of the next unit, or again its own last ones.
+void AttendInstruction::ask_ahead(const Frame& frame, std::int64_t end, const AttendUnit* next,
+                                  AttendScratch& scratch) const {
+    const auto at = [&](std::int64_t i) -> const void*& { return scratch.keys[static_cast<std::size_t>(i)]; };
+    for (std::int64_t i = 0; i < kKeysAhead; ++i) {
+        at(end + i) = at(end - 1);
+        const std::int64_t block = next == nullptr ? 0 : next->chunk_begin * kChunkBlocks + i;
+        if (next == nullptr || block >= next->tile->block_end) continue;
+        at(end + i) = frame.kv.keys + frame.kv.offset(frame.batch.block(next->tile->span, block),
+                                                      spec_.kv_layer, next->kv_head);
+    }
 }
 
 // Blocks that hold draft positions are put together from the slots of the row's ancestors, in logical order.
@@ -190,10 +212,11 @@ void AttendInstruction::gather_blocks(const Frame& frame, const AttendUnit& unit
     }
 }
 
-void AttendInstruction::run_unit(const Frame& frame, const AttendUnit& unit, int thread) const {
+void AttendInstruction::run_unit(const Frame& frame, const AttendUnit& unit, const AttendUnit* next,
+                                 int thread) const {
     AttendScratch& scratch = work_->scratch(thread);
     const AttentionKernels& kernels = frame.kernels->attention;
-    const AttentionTile tile = load_tile(frame, unit, thread);
+    const AttentionTile tile = load_tile(frame, unit, next, thread);
     const std::int64_t dim = tile.head_dim, size = work_->state_floats(), queries = tile.num_queries;
     if (unit.states != nullptr) {
         for (std::int64_t chunk = unit.chunk_begin; chunk < unit.chunk_end; ++chunk)
@@ -232,6 +255,7 @@ void AttendInstruction::run_shared_unit(const Frame& frame, const SharedUnit& un
         scratch.keys[b] = frame.kv.keys + place;
         scratch.values[b] = frame.kv.values + place;
     }
+    ask_ahead(frame, unit.chunk_end * kChunkBlocks, nullptr, scratch);
     const AttentionTile together = loaded(frame, queries, thread);
     for (std::int64_t chunk = unit.chunk_begin; chunk < unit.chunk_end; ++chunk) {
         frame.kernels->attention.chunk(together, chunk, scratch.scores, size, scratch.states);
@@ -293,8 +317,8 @@ void AttendInstruction::add_span_mass(const Frame& frame, const AttendTile& tile
         for (std::int64_t head = 0; head < shape.heads;) {
             const std::int64_t kv_head = head / work_->group();
             const std::int64_t end = std::min(head + step, (kv_head + 1) * work_->group());
-            const AttentionTile queries =
-                load_tile(frame, {&one, kv_head, head, end, one.chunk_begin, one.chunk_end, nullptr}, thread);
+            const AttentionTile queries = load_tile(
+                frame, {&one, kv_head, head, end, one.chunk_begin, one.chunk_end, nullptr}, nullptr, thread);
             kernels.chunk(queries, one.chunk_begin, scratch.scores, size, scratch.states);
             for (std::int64_t chunk = one.chunk_begin + 1; chunk < one.chunk_end; ++chunk) {
                 kernels.chunk(queries, chunk, scratch.scores, size, scratch.later);

@@ -31,15 +31,18 @@ class AttendInstruction : public Instruction {
 
   private:
     void store_row(const Frame& frame, std::int64_t index, RowRange kv_heads, int thread) const;
-    void run_unit(const Frame& frame, const AttendUnit& unit, int thread) const;
+    void run_unit(const Frame& frame, const AttendUnit& unit, const AttendUnit* next, int thread) const;
     void run_shared_unit(const Frame& frame, const SharedUnit& unit, int thread) const;
     void load_queries(const Frame& frame, const AttendTile& tile, RowRange heads, std::int64_t first,
                       int thread) const;
     AttentionTile loaded(const Frame& frame, std::int64_t queries, int thread) const;
-    AttentionTile load_tile(const Frame& frame, const AttendUnit& unit, int thread) const;
+    AttentionTile load_tile(const Frame& frame, const AttendUnit& unit, const AttendUnit* next,
+                            int thread) const;
     void load_query(const Frame& frame, std::int64_t index, std::int64_t head, int thread,
                     float* query) const;
-    void find_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
+    std::int64_t find_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
+    void ask_ahead(const Frame& frame, std::int64_t end, const AttendUnit* next,
+                   AttendScratch& scratch) const;
     void gather_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
     void merge_rows(const Frame& frame, int thread) const;
     void merge_row(const Frame& frame, const AttendTile& tile, std::int64_t row, int thread) const;

@@ -128,9 +128,10 @@ void AttendWork::allocate_scratch(const Frame& frame) {
             scratch->later = scratch->states + states;
         }
         // Chunks are read whole blocks at a time, so the list ends at a chunk's end.
-        const std::size_t blocks = static_cast<std::size_t>(frame.batch.max_position() / kChunkPositions + 1);
-        scratch->keys.resize(blocks * kChunkBlocks);
-        scratch->values.resize(blocks * kChunkBlocks);
+        const std::size_t blocks =
+            static_cast<std::size_t>(frame.batch.max_position() / kChunkPositions + 1) * kChunkBlocks;
+        scratch->keys.resize(blocks + kKeysAhead);
+        scratch->values.resize(blocks);
     }
 }
 

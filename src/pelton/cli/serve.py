@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def serve(
+    context: typer.Context,
     reference: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="The model, as with --model; the default model if not given."),
@@ -43,6 +44,8 @@ def serve(
     """Serve a model over HTTP until Ctrl-C or SIGTERM."""
     from ..errors import ConfigError
 
+    if reference is not None:
+        engine = replace(engine, model=_one_of(reference, engine.model, context))
     try:
         from ..serve.server import Server, make_service, run_server
         from ..serve.settings import ServerSettings
@@ -51,7 +54,6 @@ def serve(
             f"needs {error.name}, which `pip install 'pelton[serve]'` brings", field="pelton serve"
         ) from None
 
-    engine = engine if reference is None else replace(engine, model=reference)
     settings = ServerSettings(
         served_model_name=served_model_name or name_of(engine.model),
         host=host,
@@ -65,6 +67,16 @@ def serve(
     with seeing.watching(service):
         name = settings.served_model_name
         run_server(Server(service, lambda address: seeing.announce(f"serving {name} at {address}")))
+
+
+def _one_of(reference: str, option: str, context: typer.Context) -> str:
+    """The model given without a flag. Raises ConfigError where the flag says another; a default may."""
+    from ..errors import ConfigError
+
+    source = context.get_parameter_source("model")
+    if source is not None and source.name == "COMMANDLINE" and option != reference:
+        raise ConfigError(f"was given beside {reference!r}; give one model", field="--model", value=option)
+    return reference
 
 
 def _can_show_page() -> bool:

@@ -8,12 +8,13 @@ untaken trace costs nothing).
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
-from ..exec.native import F32, NativeExecutor, NativeForward
+from ..exec.native import F32, NativeExecutor, NativeForward, TraceEvent
 from ..kv import KVArena
 from ..llm import LLM
 from ..plan import Plan
@@ -24,6 +25,7 @@ PYTHON_TRACK = 0
 MOST_STEPS = 2000
 _BEFORE, _IN, _OUT, _AFTER = "schedule and batch", "copy in", "copy out", "sample, commit, text"
 _WAIT = "barrier wait"
+_RUN = "run"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class TimedForward:
     def advance(self, end: int | None = None) -> None:
         start = perf_counter_ns()
         self._inner.advance(end)
-        self._marks.append(Mark("run", PYTHON_TRACK, start, perf_counter_ns()))
+        self._marks.append(Mark(_RUN, PYTHON_TRACK, start, perf_counter_ns()))
 
     def logits(self) -> F32:
         start = perf_counter_ns()
@@ -106,7 +108,7 @@ class Timeline:
         ran = 0.0
         for mark in self.marks:
             if mark.track == PYTHON_TRACK:
-                if mark.name == "run":
+                if mark.name == _RUN:
                     ran += mark.length
                 else:
                     total[mark.name] += mark.length
@@ -116,6 +118,9 @@ class Timeline:
         in_threads = sum(v for name, v in total.items() if name not in (_BEFORE, _IN, _OUT, _AFTER))
         total["start and end of the run"] = max(ran - in_threads, 0.0)
         whole = sum(end - start for start, end in self.steps)
+        # What no mark covers: the instants between the calls, longer where the thread was not running.
+        in_calls = sum(mark.length for mark in self.marks if mark.track == PYTHON_TRACK)
+        total["between the calls"] = max(whole - in_calls, 0)
         return dict(sorted(((k, v / whole) for k, v in total.items()), key=lambda pair: -pair[1]))
 
     def chrome(self) -> str:
@@ -142,6 +147,14 @@ def _event(mark: Mark, origin: int) -> dict[str, object]:
     return {**place, **times, **({} if mark.layer is None else {"args": {"layer": mark.layer}})}
 
 
+def _within(runs: Sequence[Mark], event: TraceEvent) -> Mark:
+    """A thread's event, as far as it lies in its run: the last instant may be noted after the caller went on."""
+    run = runs[max(bisect_right(runs, event.start, key=lambda mark: mark.start) - 1, 0)]
+    start = min(event.start, run.end)
+    end = min(max(event.end, start), run.end)
+    return Mark(event.name, event.thread + 1, start, end, min(event.wait, end - start), event.layer)
+
+
 def record(llm: LLM, executor: NativeExecutor, states: Sequence[RequestState], steps: int) -> Timeline:
     """Run at most `steps` steps of requests that were added, with every call and instruction timed."""
     marks: list[Mark] = []
@@ -162,9 +175,7 @@ def record(llm: LLM, executor: NativeExecutor, states: Sequence[RequestState], s
     finally:
         executor.trace(False)
         llm.engine.executor = executor
-    marks += [
-        Mark(event.name, event.thread + 1, event.start, event.end, event.wait, event.layer)
-        for event in timeline
-    ]
+    runs = [mark for mark in marks if mark.name == _RUN]
+    marks += [_within(runs, event) for event in timeline]
     threads = 1 + max((event.thread for event in timeline), default=0)
     return Timeline(tuple(bounds), tuple(marks), threads)

@@ -8,7 +8,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
 from ..errors import RequestError
@@ -18,7 +17,7 @@ from .http.events import EventStream, while_connected
 from .http.failures import error_response, install_handlers
 from .http.guard import ApiKey, BodyLimit, FullQueue, Requests
 from .http.openapi import PLAIN, STREAM, DescribedApp
-from .http.origin import OwnOrigins
+from .http.origin import OwnHosts, OwnOrigins
 from .http.replies import Health, Version, json_reply
 from .openai.chat import Chat, render
 from .openai.completion import TextCompletion
@@ -65,7 +64,7 @@ def _add_guards(app: FastAPI, service: Service) -> None:
     app.add_middleware(FullQueue, gate=service.gate, paths=_TEXT_PATHS)
     app.add_middleware(ApiKey, keys=settings.keys)
     app.add_middleware(OwnOrigins, hosts=settings.hosts, allowed=settings.cors_origins)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts), www_redirect=False)
+    app.add_middleware(OwnHosts, hosts=settings.hosts)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -74,7 +73,7 @@ def _add_guards(app: FastAPI, service: Service) -> None:
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Request-Id", "Retry-After"],
         )
-    app.add_middleware(Requests, seconds=settings.request_timeout, ended=service.on_end)
+    app.add_middleware(Requests, seconds=settings.request_timeout, ended=service.end)
 
 
 def _add_generation(app: FastAPI, service: Service) -> None:

@@ -23,6 +23,7 @@ from .served import ServedModel, in_process
 from .settings import ServerSettings
 
 CLOSE_SECONDS = 2.5
+_LOOK_SECONDS = 0.1
 
 
 def make_service(model: ServedModel | LLM, settings: ServerSettings) -> Service:
@@ -43,7 +44,8 @@ def make_service(model: ServedModel | LLM, settings: ServerSettings) -> Service:
 
 class Server(uvicorn.Server):
     """Stops in three moves, at most `grace_seconds` + 5 s in all: nobody comes in and running requests go
-    on for the grace; then the engine ends, which ends every stream with an error event; then the sockets."""
+    on for the grace; then the engine ends, which ends every stream with an error event; then the sockets.
+    A second Ctrl-C ends the grace."""
 
     def __init__(self, service: Service, started: Callable[[str], None] | None = None) -> None:
         settings = service.settings
@@ -98,7 +100,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        await self._service.gate.drain(self._service.settings.grace_seconds)
+        drained = asyncio.ensure_future(self._service.gate.drain(self._service.settings.grace_seconds))
+        while not drained.done() and not self.force_exit:  # which a signal's handler sets: nobody is told
+            await asyncio.wait({drained}, timeout=_LOOK_SECONDS)
+        drained.cancel()
         with suppress(asyncio.TimeoutError):  # a step that does not end dies with the process
             await asyncio.wait_for(self._service.client.close(), CLOSE_SECONDS)
         self._service.grammars.close()

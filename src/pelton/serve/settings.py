@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
 from ..tools.dialects import dialect_named
 from .http.keys import TenantKey
 
+_HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -24,8 +26,8 @@ class ServerSettings:
     keep_alive_seconds: how long a connection may be idle. request_timeout: seconds that a request may take
     in all; None: as long as it likes. cors_origins: whose web pages may ask from a browser; "*": all.
     grace_seconds: how long running requests may go on after a signal to stop. allowed_hosts: values of the
-    Host header that are answered; None: the names of the loopback interface where it is bound to that
-    (against DNS rebinding), else any. page: whether `/` shows the web page.
+    Host header that are answered, without ports, *.NAME for all below a name; None: the names of the loopback
+    interface where it is bound to that (against DNS rebinding), else any. page: whether `/` shows the page.
     tool_call_parser: how the model writes calls of tools; None: as its chat template shows.
     """
 
@@ -58,6 +60,11 @@ class ServerSettings:
             raise ConfigError("gives one key to two tenants", field="api_key_file")
         if self.tool_call_parser is not None:
             dialect_named(self.tool_call_parser)
+        for host in self.allowed_hosts or ():
+            if not _HOST.fullmatch(host):
+                raise ConfigError(
+                    "is no host such as example.com or *.example.com", field="allowed_hosts", value=host
+                )
         self._check("port", self.port, 0, 65535)
         self._check("max_queue", self.max_queue, 0, 2**20)
         if self.max_seqs_per_tenant is not None:

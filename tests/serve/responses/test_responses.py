@@ -123,7 +123,7 @@ def test_items_parts_and_roles(served: Served, client: OpenAI) -> None:
     ]
     reply = create(client, given)
     assert reply.output_text == chat_text(served, [{"role": "system", "content": "be the one"}, user(ASK)])
-    items = client.responses.input_items.list(reply.id).data
+    items = client.responses.input_items.list(reply.id, order="asc").data
     assert [item.to_dict()["role"] for item in items] == ["developer", "user"]
     assert len({item.to_dict()["id"] for item in items}) == 2
 

@@ -57,6 +57,15 @@ class Service:
     def __post_init__(self, guard: GrammarCheck) -> None:
         self.grammars = Grammars(guard)
 
+    def end(self, record: RequestRecord) -> None:
+        """A part of a request has ended; with the last one the request, and all are told."""
+        record.parts -= 1
+        if record.parts:
+            return
+        record.ended = monotonic()
+        for tell in self.on_end:
+            tell(record)
+
     def room(self, truncate: int | None) -> int | None:
         """Tokens that a prompt may have; None where it is cut to fit."""
         return None if truncate is not None else self.client.facts.context_length

@@ -31,17 +31,13 @@ def add_messages(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/messages", response_model=MessageReply, responses={**_ERRORS, 200: STREAM})
     async def messages(request: Request, body: MessagesRequest) -> Response:
-        caller = caller_of(request)
-        work = Messages(service, caller, body)
+        work = Messages(service, caller_of(request), body)
         if not body.stream:
-            reply = full_reply(await while_connected(request, work.whole()))
-        else:
-            frames = work.events()
-            first = await while_connected(request, anext(frames))
-            pinged = with_pings(frames, named_event("ping", {}), PING_SECONDS)
-            reply = EventStream(first, pinged, FRAMING)
-        reply.headers["request-id"] = caller.request_id
-        return reply
+            return full_reply(await while_connected(request, work.whole()))
+        frames = work.events()
+        first = await while_connected(request, anext(frames))
+        pinged = with_pings(frames, named_event("ping", {}), PING_SECONDS)
+        return EventStream(first, pinged, FRAMING)
 
     @app.post("/v1/messages/count_tokens", response_model=Counted, responses=_ERRORS)
     async def count_tokens(body: CountRequest) -> Response:

@@ -67,6 +67,23 @@ async def with_pings(
             yield frame
 
 
+async def in_time(items: AsyncGenerator[T, None], record: RequestRecord) -> AsyncGenerator[T, None]:
+    """The same items, for what no connection awaits. Raises LateError once the request's time is up."""
+    async with aclosing(items):
+        while True:
+            following = asyncio.ensure_future(anext(items))
+            try:
+                ended, _ = await asyncio.wait({following}, timeout=record.left)
+                if not ended:
+                    raise late(record)
+                item = following.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                await _end(following)
+            yield item
+
+
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`; it is cancelled, and ClientDisconnect raised, when the client leaves first,
     LateError when the request's time is up."""

@@ -207,8 +207,20 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> dict[str
     same_field = [error for error in errors if error["loc"][skip] == first["loc"][skip]]
     best = max(same_field, key=lambda error: len(error["loc"]))
     name = field_name(best["loc"][skip:])
-    reason = "is no field of this request" if best["type"] == "extra_forbidden" else best["msg"]
-    return error_body(400, f"{name}: {reason}", name)
+    return error_body(400, f"{name}: {_reason(best)}", name)
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What is wrong, in words for who wrote the request."""
+    if error["type"] == "extra_forbidden":
+        return "is no field of this request"
+    if error["type"] == "union_tag_not_found":
+        return "needs a type"
+    if error["type"] == "union_tag_invalid":
+        known = error["ctx"]["expected_tags"].replace("<", "").replace(">", "")
+        return f"type {error['ctx']['tag'][1:-1][:64]!r} is not taken here, only {known}"
+    reason: str = error["msg"]
+    return reason
 
 
 def field_name(location: Sequence[int | str]) -> str:

@@ -9,14 +9,13 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from time import monotonic
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..seeing.record import RequestRecord, attach, record_of
+from ..seeing.record import RequestRecord, attach, deadline, record_of
 from .admission import Gate
 from .failures import body_of, error_response
 from .keys import TenantKey
@@ -35,12 +34,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 class Requests:
     """The outermost: begins each request's record and tells `ended` of it when all is sent.
 
-    Its id is the client's X-Request-Id where that is a plain word, and is sent back.
+    Its id is the client's X-Request-Id where that is a plain word. Every answer says it, refusals too: in the
+    header that OpenAI's clients read and in the one that Anthropic's do.
     """
 
-    def __init__(
-        self, app: ASGIApp, seconds: float | None, ended: Sequence[Callable[[RequestRecord], None]]
-    ) -> None:
+    def __init__(self, app: ASGIApp, seconds: float | None, ended: Callable[[RequestRecord], None]) -> None:
         self._app = app
         self._seconds = seconds
         self._ended = ended
@@ -53,7 +51,8 @@ class Requests:
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = record.id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = headers["Request-Id"] = record.id
             await send(message)
 
         try:
@@ -65,12 +64,10 @@ class Requests:
             refusal = error_response(500, body_of(error)["error"]["message"], path=record.path)
             await refusal(scope, receive, named)
         finally:
-            record.ended = monotonic()
             route = scope.get("route")
             record.route = route.path if isinstance(route, Route) else ""
             record.status = record.status or CLIENT_LEFT
-            for tell in self._ended:
-                tell(record)
+            self._ended(record)
 
     def _begin(self, scope: Scope) -> RequestRecord:
         headers = Headers(scope=scope)
@@ -79,7 +76,7 @@ class Requests:
             given if _REQUEST_ID.match(given) else secrets.token_hex(12),
             scope["method"],
             scope["path"],
-            None if self._seconds is None else monotonic() + self._seconds,
+            deadline(self._seconds),
             headers.get("traceparent", "")[:_LONGEST_TRACE],
             headers.get("tracestate", "")[:_LONGEST_TRACE],
         )

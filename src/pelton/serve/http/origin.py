@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -10,12 +11,45 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .failures import error_response
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(:\d{1,5})?\Z")
+_LONGEST_SHOWN = 128
+
+
+def is_one_of(host: str, names: Collection[str]) -> bool:
+    """Whether a host without port is one of the names: `*` is any, `*.example.com` all below that."""
+    host = host.lower()
+    for name in names:
+        name = name.lower()
+        if name in ("*", host) or (name.startswith("*.") and host.endswith(name[1:])):
+            return True
+    return False
+
+
+class OwnHosts:
+    """400 for a Host header with another name than the server's own.
+
+    A name of an attacker's may come to point here, and then a browser takes this server for theirs (DNS
+    rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and "*" not in self._hosts:
+            given = Headers(scope=scope).get("host", "")
+            match = _HOST.match(given)
+            if match is None or not is_one_of(match[1], self._hosts):
+                shown = repr(given[:_LONGEST_SHOWN])
+                return await _refuse(scope, receive, send, 400, f"nothing is answered for the host {shown}")
+        await self._app(scope, receive, send)
+
 
 class OwnOrigins:
     """403 for an Origin that is neither one of the server's own hosts nor in `allowed`.
 
-    The Host header is checked for the same reason: a name of an attacker's may come to point here (DNS
-    rebinding). Programs send no Origin; a server that answers to any host ("*") does not look at it.
+    Programs send no Origin; a server that answers to any host ("*") does not look at it.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], allowed: Collection[str]) -> None:
@@ -27,13 +61,8 @@ class OwnOrigins:
         if scope["type"] in ("http", "websocket"):
             origin = Headers(scope=scope).get("origin")
             if origin is not None and not self._is_own(origin):
-                if scope["type"] == "websocket":
-                    await receive()
-                    return await send({"type": "websocket.close", "code": 1008})
-                refusal = error_response(
-                    403, "requests from other sites' pages are refused", path=scope["path"]
-                )
-                return await refusal(scope, receive, send)
+                message = "requests from other sites' pages are refused"
+                return await _refuse(scope, receive, send, 403, message)
         await self._app(scope, receive, send)
 
     def _is_own(self, origin: str) -> bool:
@@ -43,4 +72,11 @@ class OwnOrigins:
             host = urlsplit(origin).hostname or ""
         except ValueError:
             return False
-        return host in self._hosts or f"[{host}]" in self._hosts
+        return is_one_of(host, self._hosts) or is_one_of(f"[{host}]", self._hosts)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        return await send({"type": "websocket.close", "code": 1008})
+    await error_response(status, message, path=scope["path"])(scope, receive, send)

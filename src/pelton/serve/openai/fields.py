@@ -130,6 +130,7 @@ class SamplingFields(TermFields):
     bad_words: list[str] | None = Field(default=None, max_length=MAX_BAD_WORDS)
     min_tokens: int | None = None
     max_tokens: int | None = None
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     stop: str | Annotated[list[str], Field(max_length=MAX_STOP_STRINGS)] | None = None
     stop_token_ids: list[int] | None = Field(default=None, max_length=MAX_STOP_TOKEN_IDS)
     ignore_eos: bool | None = None
@@ -160,6 +161,15 @@ class SamplingFields(TermFields):
         return SamplingParams(
             max_tokens=max_tokens, logprobs=logprobs, logit_bias=bias, structured_outputs=form, **given
         )
+
+    def limit(self) -> int | None:
+        """The most tokens, by either name. Raises RequestError where the two say different things."""
+        newer = self.max_completion_tokens
+        if newer is None:
+            return self.max_tokens
+        if "max_tokens" in self.model_fields_set and self.max_tokens not in (None, newer):
+            raise RequestError("differs from max_tokens; give one of them", field="max_completion_tokens")
+        return newer
 
     def form(self) -> StructuredOutputs | None:
         """What the text shall look like. Raises RequestError naming the part that is wrong."""
@@ -237,7 +247,6 @@ class TemplateFields(Fields):
 class ChatRequest(TemplateFields, SamplingFields):
     """POST /v1/chat/completions."""
 
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     response_format: ResponseFormat | None = None
@@ -263,11 +272,7 @@ class ChatRequest(TemplateFields, SamplingFields):
         """Without a limit the answer may run to the end of the context."""
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("needs logprobs = true", field="top_logprobs", value=self.top_logprobs)
-        given = {self.max_tokens, self.max_completion_tokens} - {None}
-        if len(given) > 1:
-            raise RequestError("differs from max_tokens; give one of them", field="max_completion_tokens")
-        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return self.sampling(limit, (self.top_logprobs or 0) if self.logprobs else None)
+        return self.sampling(self.limit(), (self.top_logprobs or 0) if self.logprobs else None)
 
 
 class TokenizeRequest(Fields):

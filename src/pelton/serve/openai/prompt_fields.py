@@ -51,7 +51,8 @@ class CompletionRequest(SamplingFields):
         """Raises RequestError for values out of range and fields that do not go together."""
         if self.suffix is not None:
             raise RequestError("is not supported: the model does not fill in the middle", field="suffix")
-        params = self.sampling(1 if self.scores_only else self.max_tokens, self.logprobs)
+        limit = self.limit()
+        params = self.sampling(1 if self.scores_only else limit, self.logprobs)
         if self.echo and self.logprobs is not None:
             params = replace(params, prompt_logprobs=max(self.logprobs, self.prompt_logprobs or 0))
         return params if self.best_of is None else self._with_rivals(params, self.best_of)

@@ -1,4 +1,7 @@
-"""Values told apart by their `type`. Tags are in brackets, so that errors leave them out of field names."""
+"""Values told apart by their `type`. Tags are in brackets, so that errors leave them out of field names.
+
+`http/failures` writes what is said of a type that is none of a union's.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,4 @@ def by_type(default: str | None = None) -> Discriminator:
             kind = default if kind is None else kind
         return f"<{kind}>" if isinstance(kind, str) else None
 
-    return Discriminator(
-        tag,
-        custom_error_type="unknown_type",
-        custom_error_message="its type is missing or not one that is taken here",
-    )
+    return Discriminator(tag)

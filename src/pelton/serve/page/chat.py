@@ -8,9 +8,8 @@ from time import monotonic
 
 from nicegui import ui
 
-from ..answers.generation import Service
 from .controls import control_row, show_text
-from .talk import Controls, Progress, talk
+from .talk import Controls, Progress, Visitor, talk
 
 REFRESH_SECONDS = 0.05
 """A browser gains nothing from more than 20 updates a second, and each costs the server time."""
@@ -19,8 +18,8 @@ REFRESH_SECONDS = 0.05
 class Conversation:
     """One visitor's conversation; gone when the page is closed."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, visitor: Visitor) -> None:
+        self._visitor = visitor
         self._controls = Controls()
         self._messages: list[tuple[str, str]] = []
         self._task: asyncio.Task[None] | None = None
@@ -61,7 +60,7 @@ class Conversation:
         progress, messages = Progress(), self._messages
         try:
             drawn = 0.0
-            async with aclosing(talk(self._service, messages, self._controls)) as states:
+            async with aclosing(talk(self._visitor, messages, self._controls)) as states:
                 async for progress in states:
                     if monotonic() - drawn > REFRESH_SECONDS:
                         shown.text, figures.text = progress.text, progress.line

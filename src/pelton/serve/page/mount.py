@@ -7,22 +7,33 @@ from fastapi.responses import RedirectResponse, Response
 from nicegui import Client, ui
 
 from ..answers.generation import Service
+from ..http.failures import error_response
+from ..seeing.record import record_of
 from .chat import Conversation
 from .live import Live
 from .race import Race
-
-PATH = "/ui"
+from .talk import PATH, Visitor
+from .visitors import Visitors
 
 
 def add_page(app: FastAPI, service: Service) -> None:
     """Serve the page at /ui/ and send `/` there. Once a process: NiceGUI's application is one of a kind."""
+    visitors = Visitors()
 
     @app.get("/", include_in_schema=False)
     async def home() -> Response:
         return RedirectResponse(f"{PATH}/")
 
-    def root() -> None:
-        _build(service)
+    def root() -> Response | None:
+        client = ui.context.client
+        if not visitors.let_in(client):
+            client.delete()
+            message = (
+                f"{len(visitors)} people have the page open, which is all it takes; the API is not concerned"
+            )
+            return error_response(503, message, headers={"Retry-After": "10"})
+        _build(Visitor(service, record_of(client.request.scope).tenant))
+        return None
 
     ui.run_with(
         app,
@@ -35,8 +46,9 @@ def add_page(app: FastAPI, service: Service) -> None:
     )
 
 
-def _build(service: Service) -> None:
-    chat, race, live = Conversation(service), Race(service), Live(service)
+def _build(visitor: Visitor) -> None:
+    service = visitor.service
+    chat, race, live = Conversation(visitor), Race(visitor), Live(service)
     with ui.header().classes("items-center"):
         ui.label("pelton").classes("text-xl font-bold")
         ui.label(service.settings.served_model_name).classes("opacity-80").mark("model")

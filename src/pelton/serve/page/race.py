@@ -8,10 +8,9 @@ from time import monotonic
 
 from nicegui import ui
 
-from ..answers.generation import Service
 from .chat import REFRESH_SECONDS
 from .controls import control_row, show_text
-from .talk import Controls, Progress, talk
+from .talk import Controls, Progress, Visitor, talk
 
 _STARTING = "Explain recursion in one paragraph."
 
@@ -28,11 +27,11 @@ class Lane:
             self._text = show_text(f"race-{name}-answer")
             self._figures = ui.label("").classes("text-xs opacity-60").mark(f"race-{name}-figures")
 
-    async def run(self, service: Service, prompt: str) -> Progress:
+    async def run(self, visitor: Visitor, prompt: str) -> Progress:
         progress = Progress()
         self._text.text, self._figures.text = "", "waiting"
         drawn = 0.0
-        async with aclosing(talk(service, [("user", prompt)], self._controls)) as states:
+        async with aclosing(talk(visitor, [("user", prompt)], self._controls)) as states:
             async for progress in states:
                 if monotonic() - drawn > REFRESH_SECONDS:
                     self._show(progress)
@@ -47,8 +46,8 @@ class Lane:
 class Race:
     """Both lanes start in the same step of the engine and share its batch."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, visitor: Visitor) -> None:
+        self._visitor = visitor
         self._task: asyncio.Task[None] | None = None
 
     def build(self) -> None:
@@ -70,7 +69,7 @@ class Race:
 
     async def _run(self, prompt: str) -> None:
         try:
-            results = await asyncio.gather(*(lane.run(self._service, prompt) for lane in self._lanes))
+            results = await asyncio.gather(*(lane.run(self._visitor, prompt) for lane in self._lanes))
             self._verdict.text = _verdict(*results)
         finally:
             self._task = None

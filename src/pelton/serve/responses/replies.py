@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from ..openai.replies import ChatLogprob
-from .fields import AnyItem, InputMessage
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
@@ -105,18 +103,4 @@ class InputItems(BaseModel):
     data: list[dict[str, Any]]
     first_id: str | None
     last_id: str | None
-    has_more: Literal[False] = False
-
-    @classmethod
-    def of(cls, items: Sequence[AnyItem], response_id: str) -> InputItems:
-        """Each with an id; a text as the part that it stands for."""
-        data: list[dict[str, Any]] = []
-        for number, item in enumerate(items):
-            told = item.model_dump(exclude_none=True)
-            told.setdefault("id", f"item_{response_id.removeprefix('resp_')}_{number}")
-            if isinstance(item, InputMessage) and isinstance(item.content, str):
-                kind = "output_text" if item.role == "assistant" else "input_text"
-                told["content"] = [{"type": kind, "text": item.content}]
-            data.append(told)
-        ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-        return cls(data=data, first_id=ends[0], last_id=ends[1])
+    has_more: bool

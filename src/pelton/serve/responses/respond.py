@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import RequestError
 from ..answers.generation import Caller, Service, Usage
-from ..http.events import named_event
+from ..http.events import in_time, named_event
 from ..http.failures import UnknownResponseError, body_of, status_of
 from ..openai.chat import Chat
 from ..openai.fields import ChatMessage
@@ -36,6 +36,7 @@ class Respond:
     ) -> None:
         body.check()
         self._store, self._tenant, self._body = store, caller.tenant, body
+        self._service, self._record = service, caller.record
         self._talk = body.conversation(self._before())
         try:
             self._chat = Chat(service, caller, body.chat(self._talk))
@@ -75,14 +76,17 @@ class Respond:
                 number += 1
 
     def start(self) -> ResponseReply:
-        """Run it in the background; what it comes to is fetched later."""
+        """Run it in the background; what it comes to is fetched later. The request ends with it."""
+        if self._record is not None:
+            self._record.parts += 1
         self._kept.task = asyncio.get_running_loop().create_task(self._work())
         self._store.put(self._tenant, self._kept)
         return self.reply
 
     async def _work(self) -> None:
+        events = self._run() if self._record is None else in_time(self._run(), self._record)
         try:
-            async with aclosing(self._told()) as events:
+            async with aclosing(events):
                 async for _ in events:
                     pass
         except asyncio.CancelledError:
@@ -95,6 +99,8 @@ class Respond:
         self._kept.over.set()
         if self._store.holds(self._tenant, self.reply.id):
             self._store.put(self._tenant, self._kept)
+        if self._record is not None:
+            self._service.end(self._record)
 
     async def _told(self) -> AsyncGenerator[Event, None]:
         """What `_run` gives; a failure in the middle is the last event."""

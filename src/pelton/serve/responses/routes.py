@@ -12,6 +12,8 @@ from ..http.failures import body_of
 from ..http.openapi import STREAM
 from ..http.replies import full_reply
 from .fields import ResponsesRequest
+from .listing import page_of
+from .queries import Fetch, Items, NoQuery
 from .replies import Deleted, InputItems, ResponseReply
 from .respond import Respond
 from .store import ResponseStore
@@ -21,7 +23,7 @@ def add_responses(app: FastAPI, service: Service) -> None:
     """The routes of this API, over one store."""
     store = ResponseStore()
 
-    @app.post("/v1/responses", response_model=ResponseReply, responses={200: STREAM})
+    @app.post("/v1/responses", response_model=ResponseReply, responses={200: STREAM}, dependencies=[NoQuery])
     async def responses(request: Request, body: ResponsesRequest) -> Response:
         work = Respond(service, store, caller_of(request), body)
         if body.background:
@@ -33,15 +35,15 @@ def add_responses(app: FastAPI, service: Service) -> None:
         return EventStream(first, frames, FRAMING)
 
     @app.get("/v1/responses/{response_id}", response_model=ResponseReply)
-    async def fetch(request: Request, response_id: str) -> Response:
+    async def fetch(request: Request, response_id: str, query: Fetch) -> Response:
         return full_reply(store.get(caller_of(request).tenant, response_id).reply)
 
-    @app.delete("/v1/responses/{response_id}", response_model=Deleted)
+    @app.delete("/v1/responses/{response_id}", response_model=Deleted, dependencies=[NoQuery])
     async def delete(request: Request, response_id: str) -> Response:
         store.delete(caller_of(request).tenant, response_id)
         return full_reply(Deleted(id=response_id))
 
-    @app.post("/v1/responses/{response_id}/cancel", response_model=ResponseReply)
+    @app.post("/v1/responses/{response_id}/cancel", response_model=ResponseReply, dependencies=[NoQuery])
     async def cancel(request: Request, response_id: str) -> Response:
         kept = store.get(caller_of(request).tenant, response_id)
         if not kept.reply.background:
@@ -52,9 +54,9 @@ def add_responses(app: FastAPI, service: Service) -> None:
         return full_reply(kept.reply)
 
     @app.get("/v1/responses/{response_id}/input_items", response_model=InputItems)
-    async def input_items(request: Request, response_id: str) -> Response:
+    async def input_items(request: Request, response_id: str, query: Items) -> Response:
         kept = store.get(caller_of(request).tenant, response_id)
-        return full_reply(InputItems.of(kept.items, response_id))
+        return full_reply(page_of(kept.items, response_id, query))
 
 
 def _failure(error: Exception) -> bytes:

@@ -49,7 +49,7 @@ class RequestMeter:
                 self._begin(piece, now)
             last = self._last.get(piece.index)
             if last is not None:
-                self._metrics.between.observe(now - last)
+                self._metrics.between.observe((now - last) / len(piece.token_ids))
             self._last[piece.index] = now
             self._tokens += len(piece.token_ids)
             self._metrics.generated(now, len(piece.token_ids))

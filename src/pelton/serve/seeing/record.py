@@ -17,7 +17,8 @@ class RequestRecord:
     """Filled in on the way; no text of prompts or answers, no keys. Times on `monotonic`'s clock.
 
     until: when the request must have ended; None: no limit. route: the pattern that matched, "" if none.
-    began_at: when it came, seconds since 1970. started: when the engine first ran it.
+    began_at: when it came, seconds since 1970. started: when the engine first ran it. parts: what of it is
+    under way: its HTTP exchange, and work that goes on after that in the background.
     """
 
     id: str
@@ -40,6 +41,7 @@ class RequestRecord:
     started: float | None = None
     first_token: float | None = None
     ended: float | None = None
+    parts: int = 1
 
     @property
     def seconds(self) -> float:
@@ -50,6 +52,11 @@ class RequestRecord:
     def left(self) -> float | None:
         """Seconds that it may still take; None: any number."""
         return None if self.until is None else max(0.0, self.until - monotonic())
+
+
+def deadline(seconds: float | None) -> float | None:
+    """When a request that comes now must have ended, if it may take so many seconds; None: no limit."""
+    return None if seconds is None else monotonic() + seconds
 
 
 def attach(scope: MutableMapping[str, Any], record: RequestRecord) -> None:
