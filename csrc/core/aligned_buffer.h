@@ -14,8 +14,11 @@ class AlignedBuffer {
     explicit AlignedBuffer(std::size_t num_bytes);
     ~AlignedBuffer();
     AlignedBuffer(AlignedBuffer&& other) noexcept
-        : data_(std::exchange(other.data_, nullptr)), num_bytes_(std::exchange(other.num_bytes_, 0)) {}
+        : memory_(std::exchange(other.memory_, nullptr)),
+          data_(std::exchange(other.data_, nullptr)),
+          num_bytes_(std::exchange(other.num_bytes_, 0)) {}
     AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+        std::swap(memory_, other.memory_);
         std::swap(data_, other.data_);
         std::swap(num_bytes_, other.num_bytes_);
         return *this;
@@ -26,6 +29,7 @@ class AlignedBuffer {
     std::size_t size() const noexcept { return num_bytes_; }
 
   private:
+    void* memory_ = nullptr;
     std::uint8_t* data_ = nullptr;
     std::size_t num_bytes_ = 0;
 };

@@ -31,6 +31,11 @@ PELTON_INLINE void store(float* p, f32x16 x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);
 }
+PELTON_INLINE void stream(float* p, f32x16 x) {
+    _mm256_stream_ps(p, x.a);
+    _mm256_stream_ps(p + 8, x.b);
+}
+PELTON_INLINE void stream_fence() { _mm_sfence(); }
 PELTON_INLINE mask16 first_lanes(int count) {
     const __m256i limit = _mm256_set1_epi32(count);
     const __m256i low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -22,6 +22,9 @@ struct mask16 {
 PELTON_INLINE f32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
 PELTON_INLINE f32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 PELTON_INLINE void store(float* p, f32x16 a) { _mm512_storeu_ps(p, a.v); }
+// Past the caches, to a 64-byte boundary; other threads may read after a fence.
+PELTON_INLINE void stream(float* p, f32x16 a) { _mm512_stream_ps(p, a.v); }
+PELTON_INLINE void stream_fence() { _mm_sfence(); }
 PELTON_INLINE mask16 first_lanes(int count) { return {static_cast<__mmask16>((1u << count) - 1u)}; }
 PELTON_INLINE f32x16 load_first(const float* p, int count) {
     return {_mm512_maskz_loadu_ps(first_lanes(count).v, p)};

@@ -165,6 +165,8 @@ PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t
     }
     return acc;
 }
+PELTON_INLINE void stream(float* p, f32x16 a) { store(p, a); }
+PELTON_INLINE void stream_fence() {}
 #undef PELTON_LANES
 
 }  // namespace pelton::PELTON_ISA

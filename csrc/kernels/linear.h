@@ -67,7 +67,9 @@ struct LinearCall {
     const float* bias;    // [outputs] or null
     bool add_to_outputs;  // outputs += result instead of outputs = result
     bool fine;            // `blocks` are fine
-    int64_t ahead = 0;  // bytes of a panel that are asked for ahead of their use; 0: the kernel's own choice
+    // Bytes of a panel that one tile of rows asks for ahead of their use; 0: the kernel's own choice.
+    int64_t ahead = 0;
+    bool stream = false;  // outputs go past the caches
 };
 
 // What one thread computes: a rectangle of panels by rows.

@@ -156,8 +156,24 @@ PELTON_INLINE void prefetch_panels(const uint8_t* from, const uint8_t* end, int6
             __builtin_prefetch(from + p * panel_bytes + line, 0, kRows == 1 ? 0 : 3);
 }
 
+// The panels that come next, while several tiles of rows read the same ones: each block of each tile asks for
+// `step` bytes of every panel, so that memory works as long as the multipliers do. Measured against asking a
+// few kilobytes ahead, which leaves all of it to the first tile: 48 rows gain 6 %.
+struct NextPanels {
+    const uint8_t* at;
+    int64_t step;  // 0: there is one tile only
+
+    template <int kPanels>
+    PELTON_INLINE void prefetch(int64_t panel_bytes) {
+        const uint8_t* const end = at + step;
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) for (const uint8_t* line = at; line < end; line += 64)
+            __builtin_prefetch(line + p * panel_bytes);
+        at = end;
+    }
+};
+
 template <class F, int kRows, int kPanels>
-void block_tile(const LinearCall& call, int64_t panel, int64_t row) {
+void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels next) {
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const uint8_t* block = call.weight.data + panel * panel_bytes;
     const ActivationBlock* x = call.blocks + row * num_blocks;
@@ -172,7 +188,7 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row) {
     if constexpr (F::kScales == Scales::kSuper) {
         constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
         for (int64_t i = 0; i < num_blocks; i += kSuperBlocks) {
-            prefetch_panels<kRows, kPanels, kHeadBytes>(block + ahead, end, panel_bytes);
+            if (next.step == 0) prefetch_panels<kRows, kPanels, kHeadBytes>(block + ahead, end, panel_bytes);
             SuperScales super[kPanels];
             PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
                 const auto* halves = reinterpret_cast<const uint16_t*>(block + p * panel_bytes);
@@ -180,7 +196,10 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row) {
             }
             BlockPlace place{block + kHeadBytes, block + kSuperBytes, super};
             for (int part = 0; part < kSuperBlocks; ++part) {
-                prefetch_panels<kRows, kPanels, F::kCodeBytes>(place.codes + ahead, end, panel_bytes);
+                if (next.step == 0)
+                    prefetch_panels<kRows, kPanels, F::kCodeBytes>(place.codes + ahead, end, panel_bytes);
+                else
+                    next.prefetch<kPanels>(panel_bytes);
                 block_step<F, kRows, kPanels>(place, panel_bytes, x, num_blocks, constants, acc);
                 place.codes += F::kCodeBytes;
                 place.sets += F::kAllSetsBytes;
@@ -191,7 +210,10 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row) {
     } else {
         constexpr int kBytes = F::kCodeBytes + F::kAllSetsBytes;
         for (int64_t i = 0; i < num_blocks; ++i) {
-            prefetch_panels<kRows, kPanels, kBytes>(block + ahead, end, panel_bytes);
+            if (next.step == 0)
+                prefetch_panels<kRows, kPanels, kBytes>(block + ahead, end, panel_bytes);
+            else
+                next.prefetch<kPanels>(panel_bytes);
             const BlockPlace place{block, block + F::kCodeBytes, nullptr};
             block_step<F, kRows, kPanels>(place, panel_bytes, x, num_blocks, constants, acc);
             block += kBytes;
@@ -217,29 +239,35 @@ PELTON_INLINE int64_t next_tile(int64_t left) {
 }
 
 template <class F, int kPanels>
-PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, int64_t row, int64_t end) {
+PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, int64_t next_panel, int64_t row,
+                               int64_t end) {
+    const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
+    const int64_t tiles = (end - row + kTileRows - 1) / kTileRows, steps = tiles * num_blocks;
+    NextPanels next{call.weight.data + next_panel * panel_bytes,
+                    tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
     while (row < end) {
         const int64_t rows = next_tile(end - row);
         switch (rows) {
             case 1:
-                block_tile<F, 1, kPanels>(call, panel, row);
+                block_tile<F, 1, kPanels>(call, panel, row, next);
                 break;
             case 2:
-                block_tile<F, 2, kPanels>(call, panel, row);
+                block_tile<F, 2, kPanels>(call, panel, row, next);
                 break;
             case 3:
-                block_tile<F, 3, kPanels>(call, panel, row);
+                block_tile<F, 3, kPanels>(call, panel, row, next);
                 break;
             case 4:
-                block_tile<F, 4, kPanels>(call, panel, row);
+                block_tile<F, 4, kPanels>(call, panel, row, next);
                 break;
             default:
                 if constexpr (kTileRows > 4) {
-                    if (rows == 5) block_tile<F, 5, kPanels>(call, panel, row);
-                    if (rows == 6) block_tile<F, 6, kPanels>(call, panel, row);
+                    if (rows == 5) block_tile<F, 5, kPanels>(call, panel, row, next);
+                    if (rows == 6) block_tile<F, 6, kPanels>(call, panel, row, next);
                 }
         }
         row += rows;
+        next.at += num_blocks * next.step;
     }
 }
 
@@ -247,11 +275,13 @@ template <class F>
 void block_linear(const LinearCall& call, const LinearRange& range) {
     for (int64_t row = range.row_begin; row < range.row_end; row += kChunkRows) {
         const int64_t end = row + kChunkRows < range.row_end ? row + kChunkRows : range.row_end;
+        const auto after = [&](int64_t panel) { return panel < range.panel_end ? panel : range.panel_begin; };
         int64_t panel = range.panel_begin;
         for (; range.panel_end - panel >= kTilePanels; panel += kTilePanels)
-            block_panel<F, kTilePanels>(call, panel, row, end);
-        for (; panel < range.panel_end; ++panel) block_panel<F, 1>(call, panel, row, end);
+            block_panel<F, kTilePanels>(call, panel, after(panel + kTilePanels), row, end);
+        for (; panel < range.panel_end; ++panel) block_panel<F, 1>(call, panel, after(panel + 1), row, end);
     }
+    finish_call(call);
 }
 
 // The formats with super scales: Q4_K, Q5_K (minimums, groups of 32) and Q6_K (8 bits, groups of 16).

@@ -12,8 +12,15 @@ PELTON_INLINE void finish_row(const LinearCall& call, int64_t panel, int64_t row
     float* y = call.outputs + row * call.output_stride + column;
     if (call.bias != nullptr) acc = acc + load_first(call.bias + column, count);
     if (call.add_to_outputs) acc = load_first(y, count) + acc;
+    if (call.stream && count == kPanelOutputs && reinterpret_cast<uintptr_t>(y) % 64 == 0)
+        return stream(y, acc);
     if (count == kPanelOutputs) return store(y, acc);
     store_first(y, count, acc);
+}
+
+// After the last row of a call.
+PELTON_INLINE void finish_call(const LinearCall& call) {
+    if (call.stream) stream_fence();
 }
 
 }  // namespace pelton::PELTON_ISA

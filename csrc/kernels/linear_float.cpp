@@ -107,6 +107,7 @@ void float_panels(const LinearCall& call, const LinearRange& range) {
         const int64_t end = panel + group < range.panel_end ? panel + group : range.panel_end;
         float_group<P>(call, {panel, end, range.row_begin, range.row_end});
     }
+    finish_call(call);
 }
 
 }  // namespace

@@ -17,11 +17,11 @@ struct ValueSpec {
     int row_set;
 };
 
-// How far ahead products ask for their weights: of one row, of 2 to 8, of more. Found by measuring (see
-// pelton/exec/native_tuning.py); 0 is the kernels' own choice. Changes no bit.
+// How far ahead products ask for their weights: of one row, of a few that make one tile. Found by measuring
+// (see pelton/exec/native_tuning.py); 0 is the kernels' own choice. Changes no bit.
 struct Prefetch {
-    std::int64_t ahead[3] = {0, 0, 0};
-    std::int64_t of(std::int64_t rows) const noexcept { return ahead[rows == 1 ? 0 : rows <= 8 ? 1 : 2]; }
+    std::int64_t ahead[2] = {0, 0};
+    std::int64_t of(std::int64_t rows) const noexcept { return ahead[rows == 1 ? 0 : 1]; }
 };
 
 struct RowRange {

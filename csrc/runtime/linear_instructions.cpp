@@ -17,6 +17,12 @@ const float* floats_of(const Frame& frame, int value, int thread) {
     return value < 0 ? nullptr : frame.value(value, thread);
 }
 
+// Logits of many rows are more than the caches hold, and rows of a vocabulary's width meet in few of their
+// sets. Measured with 49,152 outputs: 16 rows gain 16 %, 48 rows 25 %, 8 rows nothing.
+bool streams(std::int64_t rows, std::int64_t width, const float* residual) {
+    return rows >= 12 && width >= 16384 && residual == nullptr;
+}
+
 }  // namespace
 
 void check_input(const ValueCheck& values, const LinearInput& input, const PackedWeight& weight,
@@ -88,7 +94,8 @@ void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, con
                           part.bias.empty() ? nullptr : part.bias.data(),
                           residual != nullptr,
                           input_.fine,
-                          frame.prefetch.of(frame.rows(part.output))};
+                          frame.prefetch.of(frame.rows(part.output)),
+                          streams(frame.rows(part.output), width, residual)};
     frame.kernels->linear.linear(call, range);
 }
 

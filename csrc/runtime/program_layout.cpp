@@ -57,9 +57,12 @@ void Program::assign_slots(const std::vector<int>& keep) {
         for (const Access& access : instruction.accesses())
             if (last_use[access.value] == i) slots_[slot_of_[access.value]].free = true;
     }
-    // Values that no instruction touches any more (fused away) still need a valid place.
-    for (std::size_t v = 0; v < values_.size(); ++v)
-        if (slot_of_[v] < 0) slot_of_[v] = take_slot(static_cast<int>(v));
+    // Values that no instruction touches any more (fused away) still need a valid place, which all may share.
+    for (std::size_t v = 0; v < values_.size(); ++v) {
+        if (slot_of_[v] >= 0) continue;
+        slot_of_[v] = take_slot(static_cast<int>(v));
+        slots_[slot_of_[v]].free = true;
+    }
 }
 
 bool Program::can_take_over(const Instruction& instruction, int input, int output) const {

@@ -113,6 +113,7 @@ void linear_bf16(const LinearCall& call, const LinearRange& range) {
             rows = next_tile(range.row_end - row);
             bf16_tile_of(call, panel, range.panel_end, row, rows);
         }
+    finish_call(call);
 }
 
 }  // namespace pelton::PELTON_ISA

@@ -1,7 +1,8 @@
 """How far ahead matrix products ask for their weights: measured once on this machine, then remembered.
 
 What is best hangs on how long memory takes to answer and on who else uses it: between 4,096 and 16,384
-bytes it makes up to a tenth of the speed of 2 to 8 rows. It changes only when bytes arrive, never a
+bytes it makes up to a tenth of the speed of a few rows. (Many rows ask for the next panels while they read
+these, which leaves nothing to choose.) It changes only when bytes arrive, never a
 result. Choosing by measurement is how LoopTune finds loop schedules; the other things that could be chosen
 so, rows of a tile and rows of a cache block, were measured over all shapes of a small model and nowhere
 beat the fixed choice by more than 2 %.
@@ -20,15 +21,15 @@ from typing import Protocol
 
 from .._native import PackedWeight, ThreadPool, cpu_features, stream_seconds
 
-Ahead = tuple[int, int, int]
-"""Bytes ahead for products of one row, of 2 to 8, and of more; 0 leaves it to the kernel."""
+Ahead = tuple[int, int]
+"""Bytes ahead for products of one row and of a few; 0 leaves it to the kernel."""
 
-UNTUNED: Ahead = (0, 0, 0)
+UNTUNED: Ahead = (0, 0)
 CANDIDATES = (0, 4096, 6144, 8192, 16384)
-VERSION = 2
+VERSION = 3
 """Part of every remembered choice's name: what an older search chose is not read."""
 
-_ROWS = (1, 4, 16)
+_ROWS = (1, 4)
 _GAIN = 0.98  # a candidate must take less than this share of the time of the kernel's own choice
 _NOISE = 1.5  # times of one candidate that differ by more say that others used the processor
 _ROUNDS = 7
@@ -90,8 +91,8 @@ def search(measure: Measure) -> Ahead | None:
         if best is None:
             return None
         found.append(best)
-    one, few, many = found
-    return one, few, many
+    one, few = found
+    return one, few
 
 
 def _best(measure: Measure, rows: int) -> int | None:
@@ -130,8 +131,8 @@ def _read(path: Path) -> Ahead | None:
         return None
     if not all(type(ahead) is int and ahead in CANDIDATES for ahead in document):
         return None
-    one, few, many = document
-    return one, few, many
+    one, few = document
+    return one, few
 
 
 def _write(path: Path, ahead: Ahead) -> None:

@@ -108,6 +108,8 @@ class Server(uvicorn.Server):
             await asyncio.wait_for(self._service.client.close(), CLOSE_SECONDS)
         self._service.grammars.close()
         await super().shutdown(sockets=sockets)
+        if self.force_exit:  # then uvicorn leaves this out, and it would be cancelled with a traceback
+            await self.lifespan.shutdown()
         if self._watch is not None:
             self._watch.cancel()
 

@@ -113,6 +113,24 @@ def test_count_tokens_is_what_the_message_takes(client: Anthropic) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
         ({"messages": [*ASK, {"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[1]"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "'image'"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "tool_result",
+                                "tool_use_id": "x",
+                                "content": [{"type": "image", "source": {}}],
+                            }
+                        ],
+                    }
+                ]
+            },
+            "not 'image'",
+        ),
         ({"messages": [{"role": "user", "content": "hello " * 2000}]}, "messages"),
         ({"nonsense": 1}, "nonsense"),
         ({"priority": 0.5}, "priority"),
@@ -126,6 +144,7 @@ def test_errors_have_anthropics_shape_and_name_the_field(
     for stream in (False, True):
         with pytest.raises(anthropic.BadRequestError) as caught:
             client.post("/v1/messages", body={**body, "stream": stream}, cast_to=object)
+        assert caught.value.request_id
         document: Any = caught.value.body
         assert document["type"] == "error"
         assert document["error"]["type"] == "invalid_request_error"
@@ -136,6 +155,7 @@ def test_strangers_other_models_and_large_bodies(served: Served, client: Anthrop
     with Anthropic(base_url=served.url, api_key="wrong", max_retries=0) as stranger:
         with pytest.raises(anthropic.AuthenticationError) as refused:
             create(stranger)
+        assert refused.value.request_id
         assert refused.value.body == {
             "type": "error",
             "error": {"type": "authentication_error", "message": "the API key is missing or wrong"},

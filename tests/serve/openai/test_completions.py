@@ -88,6 +88,19 @@ def test_echo_streams_what_it_says_whole(served: Served, most: int) -> None:
     assert whole["usage"]["completion_tokens"] == 4 * most
 
 
+def test_the_token_that_ends_a_score_is_nobodys_in_a_stream_too(served: Served) -> None:
+    """What it would have been does not show, even where it is what an answer stops at."""
+    ask = {"prompt": STORY, "temperature": 0}
+    (following,) = post(served, "/v1/completions", **ask, max_tokens=1)["choices"]
+    ask |= {"max_tokens": 0, "echo": True, "stop": [following["text"]], "return_token_ids": True}
+    (whole,) = post(served, "/v1/completions", **ask)["choices"]
+    *_, last = chunks(served, "/v1/completions", **ask)
+    (choice,) = last["choices"]
+    for name in ("finish_reason", "stop_reason", "token_ids", "logprobs"):
+        assert choice[name] == whole[name], name
+    assert (whole["finish_reason"], whole["stop_reason"], whole["token_ids"]) == ("length", None, [])
+
+
 def test_a_prompt_is_scored_without_a_token_more(served: Served, llm: LLM) -> None:
     from pelton import SamplingParams
 

@@ -172,7 +172,12 @@ def test_a_body_beyond_the_limit_is_a_413(served: Served, is_chunked: bool) -> N
 
 
 def test_other_hosts_and_other_content_are_refused(served: Served) -> None:
-    assert served.http.get("/health", headers={"Host": "evil.example"}).status_code == 400
+    for path, kind in (("/health", "invalid_request_error"), ("/v1/messages", "error")):
+        reply = served.http.get(path, headers={"Host": "evil.example"})
+        assert (reply.status_code, reply.headers["content-type"]) == (400, "application/json")
+        document = reply.json()
+        assert kind in (document.get("type"), document["error"]["type"])
+        assert "evil.example" in document["error"]["message"]
     plain = served.http.post(
         "/v1/completions", content='{"prompt": "x"}', headers={"Content-Type": "text/plain"}
     )

@@ -110,6 +110,15 @@ def test_stop_ends_an_answer(page: Page) -> None:
 def test_what_cannot_be_served_is_said(page: Page) -> None:
     ask(page, "word " * 2400, "4")
     expect(page.get_by_text("do not fit the context of 2048")).to_be_visible()
+    ask(page, "What is the capital of France?", "4")  # is not spoiled by the question before
+    expect(page.get_by_text(re.compile(r"tokens/s .* (stop|length)"))).to_be_visible()
+
+
+def test_a_number_that_was_cleared_is_asked_for(page: Page) -> None:
+    page.get_by_label("temperature").first.fill("")
+    page.get_by_placeholder("Ask something").fill("Hello")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("temperature: needs a number")).to_be_visible()
 
 
 def test_two_settings_race(page: Page) -> None:

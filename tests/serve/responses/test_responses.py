@@ -220,6 +220,23 @@ def test_errors_name_the_field(served: Served, fields: dict[str, Any], param: st
     assert reply.json()["error"]["param"] == param
 
 
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"role": "user", "content": [{"type": "input_image"}]}, "type 'input_image' is not taken here"),
+        ({"role": "user", "content": [{"text": "x"}]}, "needs a type"),
+        ({"type": "reasoning", "summary": []}, "only 'message', 'function_call', 'function_call_output'"),
+        ({"type": "x" * 5000}, "is not taken here"),
+    ],
+    ids=["image", "none", "reasoning", "long"],
+)
+def test_a_type_that_is_not_taken_is_told(served: Served, item: Any, message: str) -> None:
+    reply = served.http.post("/v1/responses", json={"input": [item]})
+    assert reply.status_code == 400
+    assert message in reply.json()["error"]["message"]
+    assert len(reply.content) < 500
+
+
 def kept(name: str, characters: int = 0) -> Kept:
     message = OutputMessage(id="m", status="completed", content=[OutputTextPart(text="x" * characters)])
     body = ResponsesRequest(input="hello")

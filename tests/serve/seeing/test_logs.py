@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -97,6 +99,27 @@ def test_faults_are_told_by_type_and_place_alone() -> None:
     assert re.search(r"test_logs\.py:\d+ test_faults", fields["at"])
     assert SECRET not in str(fields)
     assert "/" not in fields["at"]
+
+
+def test_of_what_asyncio_says_only_the_first_line_is_told() -> None:
+    """asyncio writes the message of an exception that nobody took, which may quote a request."""
+
+    async def fails() -> None:
+        raise ValueError(SECRET)
+
+    async def leave_it() -> None:
+        task = asyncio.create_task(fails())
+        await asyncio.wait({task})
+        del task
+        gc.collect()
+
+    stream = io.StringIO()
+    with logging_to(stream, "json"):
+        asyncio.run(leave_it())
+    (line,) = stream.getvalue().splitlines()
+    fields = json.loads(line)
+    assert (fields["event"], fields["fault"]) == ("Task exception was never retrieved", "ValueError")
+    assert SECRET not in line
 
 
 def test_a_stuck_reader_of_the_log_holds_nobody_up() -> None:

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pelton.config import SamplingParams
+from pelton.outputs import StreamOutput
+from pelton.serve.seeing.meter import RequestMeter
 from pelton.serve.seeing.metrics import Metrics
 from pelton.serve.seeing.recent import SECONDS, Recent
 from pelton.serve.seeing.view import EngineLoad
@@ -99,6 +102,20 @@ def test_speculation_is_counted_by_position() -> None:
     name = f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{model_name="{NAME}",position="1"}} 2.0'
     assert name in text
     assert f'pelton:engine_restarts_total{{model_name="{NAME}"}} 3.0' in text
+
+
+def test_a_piece_of_several_tokens_is_as_many_steps_of_time() -> None:
+    metrics = Metrics(NAME, lambda: EngineLoad(0, 0, 1, 1), lambda: 0)
+    meter = RequestMeter(metrics, 0.0, 3, SamplingParams(max_tokens=100))
+    meter.take(StreamOutput(0, "a", (1,)))
+    for _ in range(3):
+        meter.take(StreamOutput(0, "abcd", (1, 2, 3, 4)))
+    meter.end(completed=True)
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(metrics.text().decode()):
+        found |= {sample.name: sample.value for sample in family.samples}
+    between = found["pelton:inter_token_latency_seconds_sum"]
+    assert between * 4 == pytest.approx(found["pelton:request_decode_time_seconds_sum"])
 
 
 def test_rows_fall_into_the_bucket_whose_end_they_do_not_exceed() -> None:

@@ -51,6 +51,7 @@ _ANTHROPIC_TYPES = {
 }
 _ANTHROPIC_PATH = re.compile(r"/v1/messages(/|\Z)")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_LONGEST_SHOWN = 64
 _UNION_TAGS = {"str", "int", "float", "bool", "dict", "list"}
 
 
@@ -218,8 +219,11 @@ def _reason(error: Mapping[str, Any]) -> str:
         return "needs a type"
     if error["type"] == "union_tag_invalid":
         known = error["ctx"]["expected_tags"].replace("<", "").replace(">", "")
-        return f"type {error['ctx']['tag'][1:-1][:64]!r} is not taken here, only {known}"
+        return f"type {error['ctx']['tag'][1:-1][:_LONGEST_SHOWN]!r} is not taken here, only {known}"
     reason: str = error["msg"]
+    given = error.get("input")
+    if error["type"] == "literal_error" and isinstance(given, str):
+        return f"{reason}, not {given[:_LONGEST_SHOWN]!r}"
     return reason
 
 

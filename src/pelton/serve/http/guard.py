@@ -163,7 +163,7 @@ class BodyLimit:
 
     So also for one of more than MOST_PARTS lists, objects and fields, counted as they come: reading them
     costs a hundred times what reading a text costs, and nobody else is served meanwhile. 415 for a compressed
-    one: what a small one grows to cannot be told.
+    one: what a small one grows to cannot be told. 400 for one of two lengths.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -177,6 +177,10 @@ class BodyLimit:
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
             refusal = error_response(415, "send the body as it is, not compressed", path=scope["path"])
             return await refusal(scope, receive, send)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy before this server may take the other for the body's length (RFC 9112, 6.1).
+            told, close = "a body's length is told once, not in two ways", {"Connection": "close"}
+            return await error_response(400, told, headers=close, path=scope["path"])(scope, receive, send)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._most:
             refusal = error_response(413, self._message(), path=scope["path"])

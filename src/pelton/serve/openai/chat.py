@@ -102,6 +102,9 @@ class Chat:
         begun: set[int] = set()
         async with aclosing(self._answer.pieces()) as pieces:
             async for piece in pieces:
+                for opening in () if begun else self._openings():
+                    begun.add(opening.index)
+                    yield opening
                 choice = self._piece(piece, is_first=piece.index not in begun)
                 begun.add(piece.index)
                 if choice is not None:
@@ -142,6 +145,9 @@ class Chat:
         plain, begun = PlainEvents(text_chunk), set[int]()
         async with aclosing(self._answer.pieces()) as pieces:
             async for piece in pieces:
+                for opening in () if begun else self._openings():
+                    begun.add(opening.index)
+                    yield event(self._chunk([opening]))
                 is_first = piece.index not in begun
                 begun.add(piece.index)
                 if not is_first and (frame := plain.of(piece)) is not None:
@@ -160,6 +166,21 @@ class Chat:
         if self._body.wants_usage:  # null on every chunk but the last, as in OpenAI's streams, unless asked
             chunk.usage = self._answer.usage if self._body.wants_running_usage else None
         return chunk
+
+    def _openings(self) -> list[ChatChunkChoice]:
+        """The beginnings of many choices, in order: OpenAI's client falls over a stream that begins with
+        another than the first, and which the engine gives a token first is its business."""
+        if self._answer.params.n == 1:
+            return []
+        return [
+            ChatChunkChoice(
+                index=index,
+                delta=ChatDelta(role="assistant", content=""),
+                logprobs=None,
+                finish_reason=None,
+            )
+            for index in range(self._answer.params.n)
+        ]
 
     def _piece(self, piece: StreamOutput, *, is_first: bool) -> ChatChunkChoice | None:
         """None where there is nothing to say: a token that is half a character, or held back."""

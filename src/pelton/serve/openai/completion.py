@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from math import fsum
 
@@ -134,10 +135,15 @@ class TextCompletion:
         number = piece.index // self._answer.params.n
         ids = self._answer.prompt_ids[number]
         offsets = self._offsets.setdefault(piece.index, OffsetLogprobs())
+        if self._body.scores_only:  # whatever the token that ended it was
+            reason = "length" if piece.finished else None
+            piece = replace(
+                piece, text="", token_ids=(), logprobs=None, finish_reason=reason, stop_reason=None
+            )
         choice = TextChoice.model_construct(
             {"index", "text", "logprobs", "finish_reason"},
             index=piece.index,
-            text="" if self._body.scores_only else piece.text,
+            text=piece.text,
             logprobs=None,
             finish_reason=piece.finish_reason,
         )
@@ -145,13 +151,13 @@ class TextCompletion:
             self._echo.keep(number, piece.prompt_logprobs)
             choice.text = await self._echo.text(number, ids) + choice.text
             choice.logprobs = self._echoed(number, ids, offsets)
-        if piece.logprobs is not None and not self._body.scores_only:
+        if piece.logprobs is not None:
             rows = offsets.take(piece.logprobs, self._body.logprobs or 0)
             choice.logprobs = rows if choice.logprobs is None else joined_logprobs(choice.logprobs, rows)
         if piece.finished:
             choice.stop_reason = piece.stop_reason
         if self._body.return_token_ids:
-            choice.token_ids = [] if self._body.scores_only else list(piece.token_ids)
+            choice.token_ids = list(piece.token_ids)
             if is_first:
                 choice.prompt_token_ids = ids
         return choice

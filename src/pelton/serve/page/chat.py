@@ -66,11 +66,16 @@ class Conversation:
                         shown.text, figures.text = progress.text, progress.line
                         drawn = monotonic()
         finally:
-            shown.text = progress.text
-            figures.text = progress.line if progress.finish_reason or progress.error else "stopped"
-            messages.append(("assistant", progress.text))
             self._task = None
-            self._button.props("icon=send aria-label=send")
+            if progress.text or progress.finish_reason:
+                messages.append(("assistant", progress.text))
+            else:
+                messages.pop()  # or a question that could not be answered would spoil all that follow
+            if not shown.is_deleted:  # the visitor may have begun anew, or left
+                shown.text = progress.text
+                figures.text = progress.line if progress.finish_reason or progress.error else "stopped"
+            if not self._button.is_deleted:
+                self._button.props("icon=send aria-label=send")
 
     def _clear(self) -> None:
         if self._task is not None:

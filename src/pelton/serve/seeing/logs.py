@@ -39,14 +39,18 @@ def log_request(record: RequestRecord) -> None:
 def fields_of(event: logging.LogRecord) -> dict[str, Any]:
     """All that a line says, in order: numbers and bounded texts.
 
-    Of exceptions only the types and the places: their messages may quote what a client sent.
+    Of exceptions only the types and the places: their messages may quote what a client sent. So of what
+    asyncio says only the first line: in the next it shows the exception of a task.
     """
     at = datetime.fromtimestamp(event.created, timezone.utc)
+    said = event.getMessage().rstrip()
+    if event.name == "asyncio":
+        said = said.partition("\n")[0]
     fields: dict[str, Any] = {
         "time": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z",
         "level": event.levelname,
         "logger": bounded(event.name),
-        "event": bounded(event.getMessage().rstrip()),
+        "event": bounded(said),
     }
     request = event.__dict__.get("request")
     if isinstance(request, RequestRecord):
