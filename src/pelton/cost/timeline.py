@@ -148,7 +148,7 @@ def _event(mark: Mark, origin: int) -> dict[str, object]:
 
 
 def _within(runs: Sequence[Mark], event: TraceEvent) -> Mark:
-    """A thread's event, as far as it lies in its run: the last instant may be noted after the caller went on."""
+    """A thread's event, cut to its run: its last instant may be noted after the caller went on."""
     run = runs[max(bisect_right(runs, event.start, key=lambda mark: mark.start) - 1, 0)]
     start = min(event.start, run.end)
     end = min(max(event.end, start), run.end)
