@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .decompose import decompose
 from .fuse import Fused, fuse, fuse_between
+from .narrow import narrow
 from .taps import tap_attention_mass, tap_layer_outputs
 
-__all__ = ["Fused", "decompose", "fuse", "fuse_between", "tap_attention_mass", "tap_layer_outputs"]
+__all__ = ["Fused", "decompose", "fuse", "fuse_between", "narrow", "tap_attention_mass", "tap_layer_outputs"]
