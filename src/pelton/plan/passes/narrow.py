@@ -1,5 +1,8 @@
-"""Leave out work for rows whose result nobody reads: in a decoder, what follows the last layer's attention, for
-every row of a prompt but those whose logits are wanted."""
+"""Leave out work for rows whose result nobody reads.
+
+In a decoder that is all that follows the last layer's attention, for every row of a prompt but those whose
+logits are wanted.
+"""
 
 from __future__ import annotations
 
