@@ -54,6 +54,7 @@ KvArrays kv_arrays(const KvArray& keys, const KvArray& values) {
     require(
         size(keys, 4) == kKvBlock && size(values, 3) == kKvBlock && size(keys, 3) == size(values, 4),
         "keys must be [blocks, layers, heads, head_dim, 32], values [blocks, layers, heads, 32, head_dim]");
+    require(keys.size() > 0, "an arena has blocks, layers and heads with elements");
     return {static_cast<std::uint8_t*>(keys.data()),
             static_cast<std::uint8_t*>(values.data()),
             size(keys, 0),

@@ -29,6 +29,10 @@ constexpr auto kSpinTime = std::chrono::microseconds(1000);
 // busy program on two processors: 115 tokens/s instead of 5.
 constexpr auto kPatience = std::chrono::microseconds(30);
 
+// Longer than threads that work side by side differ in most steps; shorter than the milliseconds for which
+// another program takes a processor.
+constexpr auto kStealTime = std::chrono::microseconds(10);
+
 inline void pause() noexcept {
 #if defined(__x86_64__)
     _mm_pause();
@@ -42,6 +46,7 @@ inline void pause() noexcept {
 ThreadPool::ThreadPool(int num_threads)
     : num_threads_(num_threads), process_id_(getpid()), spin_(num_threads <= num_usable_processors()) {
     require(num_threads >= 1 && num_threads <= 1024, "a thread pool has 1 to 1024 threads");
+    claims_ = std::vector<Claim>(static_cast<std::size_t>(num_threads));
     workers_.reserve(static_cast<std::size_t>(num_threads - 1));
     try {
         for (int id = 1; id < num_threads; ++id) workers_.emplace_back([this, id] { work(id); });
@@ -91,6 +96,9 @@ void ThreadPool::run(Function function, void* context) {
         call(function, context, 0);
     }
     arrived_.store(0);
+    step_.store(0);
+    ended_.store(0);
+    for (Claim& claim : claims_) claim.steps.store(0);
     failed_.store(false);
     caller_.store(std::thread::id{});
     if (first_error_) std::rethrow_exception(std::exchange(first_error_, nullptr));
@@ -119,6 +127,7 @@ void ThreadPool::call(Function function, void* context, int thread_id) noexcept 
         }
         failed_.store(true);
         publish(generation_);  // those who wait for this thread at a barrier
+        publish(step_);        // or for the end of a step
     }
 }
 
@@ -139,6 +148,20 @@ void ThreadPool::publish(std::atomic<std::uint32_t>& word) noexcept {
     word.fetch_add(1);
     // A sleeper counts itself before it looks at the word a last time, so one of the two sees the other.
     if (sleepers_.load() > 0) word.notify_all();
+}
+
+bool ThreadPool::changes_soon(const std::atomic<std::uint32_t>& word, std::uint32_t old) const noexcept {
+    if (!spin_) return word.load() != old;
+    Clock::time_point deadline{};
+    for (;;) {
+        for (int i = 0; i < 32; ++i) {
+            if (word.load(std::memory_order_acquire) != old) return true;
+            pause();
+        }
+        const Clock::time_point now = Clock::now();
+        if (deadline == Clock::time_point{}) deadline = now + kStealTime;
+        if (now >= deadline) return false;
+    }
 }
 
 void ThreadPool::wait_for_change(std::atomic<std::uint32_t>& word, std::uint32_t old) noexcept {

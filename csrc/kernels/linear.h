@@ -69,7 +69,8 @@ struct LinearCall {
     bool fine;            // `blocks` are fine
     // Bytes of a panel that one tile of rows asks for ahead of their use; 0: the kernel's own choice.
     int64_t ahead = 0;
-    bool stream = false;  // outputs go past the caches
+    bool stream = false;            // outputs go past the caches
+    const uint8_t* then = nullptr;  // panels of the same size that are read after the call's, if known
 };
 
 // What one thread computes: a rectangle of panels by rows.

@@ -239,12 +239,11 @@ PELTON_INLINE int64_t next_tile(int64_t left) {
 }
 
 template <class F, int kPanels>
-PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, int64_t next_panel, int64_t row,
+PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, const uint8_t* then, int64_t row,
                                int64_t end) {
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const int64_t tiles = (end - row + kTileRows - 1) / kTileRows, steps = tiles * num_blocks;
-    NextPanels next{call.weight.data + next_panel * panel_bytes,
-                    tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
+    NextPanels next{then, tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
     while (row < end) {
         const int64_t rows = next_tile(end - row);
         switch (rows) {
@@ -275,7 +274,12 @@ template <class F>
 void block_linear(const LinearCall& call, const LinearRange& range) {
     for (int64_t row = range.row_begin; row < range.row_end; row += kChunkRows) {
         const int64_t end = row + kChunkRows < range.row_end ? row + kChunkRows : range.row_end;
-        const auto after = [&](int64_t panel) { return panel < range.panel_end ? panel : range.panel_begin; };
+        // After the last panels come the first again, for the next rows, or what the caller reads then.
+        const auto after = [&](int64_t panel) {
+            if (panel >= range.panel_end && end == range.row_end && call.then != nullptr) return call.then;
+            const int64_t next = panel < range.panel_end ? panel : range.panel_begin;
+            return call.weight.data + next * call.weight.panel_bytes;
+        };
         int64_t panel = range.panel_begin;
         for (; range.panel_end - panel >= kTilePanels; panel += kTilePanels)
             block_panel<F, kTilePanels>(call, panel, after(panel + kTilePanels), row, end);

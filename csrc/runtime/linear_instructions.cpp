@@ -108,14 +108,21 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread,
 void run_gated(const GatedCall& call, const LinearRange& range) {
     constexpr std::int64_t kRows = 96, kPanels = 8;  // 48 KB of outputs
     const std::int64_t width = call.gate->outputs(), inputs = call.gate->inputs();
-    const LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs,    call.outputs, width,
-                          nullptr,           false,       false,       call.ahead};
-    const LinearCall up{call.up->view(), call.blocks, call.inputs, inputs, call.scratch,
-                        width,           nullptr,     false,       false,  call.ahead};
+    LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs,    call.outputs, width,
+                    nullptr,           false,       false,       call.ahead};
+    LinearCall up{call.up->view(), call.blocks, call.inputs, inputs, call.scratch,
+                  width,           nullptr,     false,       false,  call.ahead};
+    const bool alike = gate.weight.panel_bytes == up.weight.panel_bytes;
     for (std::int64_t row = range.row_begin; row < range.row_end; row += kRows) {
         const std::int64_t row_end = std::min(row + kRows, range.row_end);
         for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kPanels) {
             const LinearRange part{panel, std::min(panel + kPanels, range.panel_end), row, row_end};
+            if (alike) {
+                gate.then = up.weight.data + panel * up.weight.panel_bytes;
+                const std::int64_t next =
+                    part.panel_end < range.panel_end ? part.panel_end : range.panel_begin;
+                up.then = gate.weight.data + next * gate.weight.panel_bytes;
+            }
             call.kernels->linear.linear(gate, part);
             call.kernels->linear.linear(up, part);
             const std::int64_t column = panel * kPanelOutputs;

@@ -164,34 +164,40 @@ void Program::run(std::int64_t begin, std::int64_t end) {
     require(0 <= begin && begin <= end && end <= num_instructions(), "there are no such instructions");
     if (begin == end) return;
     frame_.waits = tracing_ ? waits_.data() : nullptr;
-    if (tracing_) return pool_->run([&](int thread) { run_traced(begin, end, thread); });
-    pool_->run([&](int thread) { run_thread(begin, end, thread); });
+    const std::uint8_t* barrier = barriers_[frame_.replicated].data();
+    steps_.clear();
+    for (std::int64_t i = begin; i < end; ++i)
+        if (i == begin || barrier[i] != 0) steps_.push_back(i);
+    const std::uint32_t count = static_cast<std::uint32_t>(steps_.size());
+    steps_.push_back(end);
+    if (tracing_) return pool_->run([&](int thread) { run_traced(count, thread); });
+    pool_->run([&](int thread) {
+        pool_->steps(count, thread, [this](std::uint32_t step, int part) {
+            for (std::int64_t i = steps_[step]; i < steps_[step + 1]; ++i)
+                instructions_[i]->run(frame_, part);
+        });
+    });
 }
 
-void Program::run_thread(std::int64_t begin, std::int64_t end, int thread) {
-    const std::uint8_t* barrier = barriers_[frame_.replicated].data();
-    for (std::int64_t i = begin; i < end; ++i) {
-        if (barrier[i] != 0 && i != begin) pool_->barrier();
-        instructions_[i]->run(frame_, thread);
-    }
-}
-
-void Program::run_traced(std::int64_t begin, std::int64_t end, int thread) {
-    const std::uint8_t* barrier = barriers_[frame_.replicated].data();
-    std::int64_t* trace = trace_.data() + thread * num_instructions() * 2;
+// Events belong to the thread, sums to the part.
+void Program::run_traced(std::uint32_t count, int thread) {
     std::vector<TraceEvent>& events = events_[static_cast<std::size_t>(thread)];
-    const std::int64_t& waited = waits_[static_cast<std::size_t>(kWaitStride * thread)];
     std::int64_t before = nanoseconds();
-    for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t waited_before = waited;
-        if (barrier[i] != 0 && i != begin) frame_.meet(thread);
-        instructions_[i]->run(frame_, thread);
-        const std::int64_t stop = nanoseconds(), wait = waited - waited_before;
-        trace[2 * i] += stop - before - wait;
-        trace[2 * i + 1] += wait;
-        if (events.size() < kMostEvents) events.push_back({i, before, stop, wait});
-        before = stop;
-    }
+    pool_->steps(count, thread, [&](std::uint32_t step, int part) {
+        std::int64_t* trace = trace_.data() + part * num_instructions() * 2;
+        const std::int64_t& waited = waits_[static_cast<std::size_t>(kWaitStride * part)];
+        std::int64_t outside = nanoseconds() - before;  // waited for the step to begin
+        for (std::int64_t i = steps_[step]; i < steps_[step + 1]; ++i) {
+            const std::int64_t waited_before = waited;
+            instructions_[i]->run(frame_, part);
+            const std::int64_t stop = nanoseconds(), wait = waited - waited_before + outside;
+            trace[2 * i] += stop - before - wait;
+            trace[2 * i + 1] += wait;
+            if (events.size() < kMostEvents) events.push_back({i, before, stop, wait});
+            before = stop;
+            outside = 0;
+        }
+    });
 }
 
 void Program::write(int value, const float* from) {

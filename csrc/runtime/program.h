@@ -125,14 +125,14 @@ class Program {
     int take_slot(int value);
     void place_barriers(bool replicated);
     std::int64_t lay_out(bool local);
-    void run_thread(std::int64_t begin, std::int64_t end, int thread);
-    void run_traced(std::int64_t begin, std::int64_t end, int thread);
+    void run_traced(std::uint32_t count, int thread);
 
     std::shared_ptr<ThreadPool> pool_;
     std::shared_ptr<Workspace> workspace_;
     Frame frame_;
     std::vector<ValueSpec> values_;
     std::vector<std::unique_ptr<Instruction>> instructions_;
+    std::vector<std::int64_t> steps_;  // of a run: where barriers cut its instructions, and the end
     std::vector<std::shared_ptr<AttendWork>> attend_works_;
     std::vector<const AttendInstruction*> with_mass_;  // in order of addition
     std::vector<std::shared_ptr<RopeTable>> rope_tables_;

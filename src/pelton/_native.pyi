@@ -267,7 +267,7 @@ class Program:
         """Rows (thread, instruction, start, end, wait) in nanoseconds of a monotonic clock: 2^18 a thread."""
 
     def set_prefetch(self, one: int, few: int) -> None:
-        """Bytes that products of one row and of a few prefetch ahead; 0: as built."""
+        """Bytes that products of one row and of 2 to 8 prefetch ahead; 0: as built."""
 
     def set_share_prefixes(self, on: bool) -> None:
         """Whether attention reads prefixes that spans share once (the default) or for each span."""

@@ -18,6 +18,7 @@ from .exec.reference import ReferenceExecutor
 from .kv import EVICTIONS, CacheFolder, DiskTier, KVArena, KVLayout, blocks_for, kv_identity
 from .models.load import LoadedModel, load_model
 from .plan import Plan
+from .plan.passes import narrow
 from .quant.tensor import Tensor
 from .sched.registry import SchedulerChoice
 from .settings import EngineSettings
@@ -135,7 +136,9 @@ def load_text(resolved: ResolvedModel) -> tuple[Tokenizer | None, ChatTemplate |
 
 
 def make_executor(settings: EngineSettings, plan: Plan, weights: Mapping[str, Tensor]) -> Executor:
-    """The executor the settings name; the native module loads only when it is wanted."""
+    """The executor the settings name, of a plan without work for rows whose results nobody reads; the native
+    module loads only when it is wanted."""
+    plan = narrow(plan)
     if settings.executor == "reference":
         return ReferenceExecutor(plan, weights)
     from .exec.native import NativeExecutor

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -45,6 +49,21 @@ def test_the_processor_is_described() -> None:
     cpu = _native.cpu_features()
     assert cpu.num_processors >= 1
     assert min(cpu.l1_bytes, cpu.l2_bytes, cpu.l3_bytes) >= 0
+
+
+def peak_kib() -> int:
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")]
+    return int(line.split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bandwidth_is_read_from_memory_of_its_own() -> None:
+    """Pages that nobody wrote would all be the system's one page of zeros, in the cache."""
+    code = (
+        "from pelton import _native; from tests.native.test_cpu import peak_kib; before = peak_kib();"
+        "_native.read_bandwidth(_native.ThreadPool(2), 64 << 20, 1); assert peak_kib() - before >= 64 << 10"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize("isa", ISAS)

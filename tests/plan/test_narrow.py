@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pelton import LLM
 from pelton.batch import make_batch
 from pelton.exec.native import NativeExecutor
 from pelton.exec.protocol import Executor
 from pelton.exec.reference import ReferenceExecutor
-from pelton.models.load import load_model
 from pelton.plan import Plan, PlanBuilder, load_of, verify
 from pelton.plan.op import F32
 from pelton.plan.ops import Attend, SelectRows
@@ -55,7 +55,7 @@ def test_only_the_last_layers_keys_values_and_scores_are_of_all_rows() -> None:
     assert sum(isinstance(s.op, SelectRows) for s in NARROW.steps) == 2  # the residual and the attention
 
 
-@pytest.mark.parametrize("outputs", [[[8]], [[0, 5, 8], [2]], [[], [8]], [list(range(9)), []]])
+@pytest.mark.parametrize("outputs", [[[8]], [[0, 5, 8], [2]], [[], [8]], [list(range(9)), []], [[], []]])
 def test_the_logits_are_the_same(outputs: list[list[int]]) -> None:
     whole, part = (logits(NativeExecutor(plan, WEIGHTS, 2), outputs) for plan in (PLAN, NARROW))
     assert whole.shape == (sum(map(len, outputs)), VOCAB)
@@ -100,6 +100,7 @@ def cost(plan: Plan) -> float:
 
 def test_loaded_models_do_less_work_for_a_prompt() -> None:
     assert cost(NARROW) < 0.75 * cost(PLAN)  # of two layers, most of one
-    plan = load_model("synthetic:llama-135m?layers=2&context=64").plan
+    with LLM("synthetic:llama-135m?layers=2&context=64") as llm:
+        plan = llm.engine.executor.plan
     assert narrow(plan).steps == plan.steps
     assert plan.shapes[plan.head[1]].rows == OUTPUT_ROWS

@@ -22,7 +22,7 @@ from typing import Protocol
 from .._native import PackedWeight, ThreadPool, cpu_features, stream_seconds
 
 Ahead = tuple[int, int]
-"""Bytes ahead for products of one row and of a few; 0 leaves it to the kernel."""
+"""Bytes ahead for products of one row and of 2 to 8; 0 leaves it to the kernel."""
 
 UNTUNED: Ahead = (0, 0)
 CANDIDATES = (0, 4096, 6144, 8192, 16384)

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from ..errors import ModelFileError, UnsupportedModelError
 from ..plan import Plan, PlanBuilder, verify
-from ..plan.passes import narrow
 from ..quant import Tensor
 from ..weights.config_file import open_config
 from ..weights.fields import Fields
@@ -141,7 +140,7 @@ def _finish(
 ) -> LoadedModel:
     if decoder.tied:
         weights["output"] = weights["token_embd"]
-    plan = narrow(build(PlanBuilder({name: tensor.shape for name, tensor in weights.items()}), decoder))
+    plan = build(PlanBuilder({name: tensor.shape for name, tensor in weights.items()}), decoder)
     verify(plan)
     shape = ModelShape(
         architecture=decoder.architecture,

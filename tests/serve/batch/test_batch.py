@@ -141,3 +141,15 @@ def test_long_lines_are_skipped_without_being_held(tmp_path: Path) -> None:
     assert [read.number for read in found] == [1, 2, 3, 4]
     assert "1000" in found[1].fault
     assert found[-1].offset == given.stat().st_size
+
+
+def test_more_lines_than_may_be_under_way_keep_their_order(tiny_path: Path, tmp_path: Path) -> None:
+    """The first line takes longer than those behind it, which wait with their answers."""
+    long, short = ({"prompt": "hello", "max_tokens": count, "ignore_eos": True} for count in (300, 1))
+    lines = [line(f"a{number}", body=short if number else long) for number in range(200)]
+    given, output = write(tmp_path, *lines)
+    code, answers, _ = run(tiny_path, given, output, "--max-num-seqs", "2")
+    assert code == 0
+    assert [answer["custom_id"] for answer in answers] == [f"a{number}" for number in range(200)]
+    spent = [answer["response"]["body"]["usage"]["completion_tokens"] for answer in answers]
+    assert spent == [300] + [1] * 199

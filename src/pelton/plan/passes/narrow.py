@@ -20,7 +20,8 @@ def narrow(plan: Plan) -> Plan:
     """The same logits with selections of rows moved up to where a value is needed in full.
 
     A value that only reaches selections of one row set, through operations that treat each row by itself,
-    is computed for those rows alone. Taps ask for all rows, so they go in before this pass.
+    is computed for those rows alone. Taps ask for all rows, so they go in before this
+    pass, which is the last one before an executor is made.
     """
     return _Narrowing(plan).run()
 

@@ -114,17 +114,24 @@ class BatchRun:
         began = perf_counter()
         answers: deque[tuple[ReadLine, asyncio.Task[dict[str, Any]]]] = deque()
         running: set[asyncio.Task[dict[str, Any]]] = set()
+        ended = asyncio.Event()
+
+        def end(task: asyncio.Task[dict[str, Any]]) -> None:
+            running.discard(task)
+            ended.set()
+
         try:
             for read in lines:
                 while len(running) >= self.at_once:
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    ended.clear()
+                    await ended.wait()
                     self._write_ready(answers, write)
                 if len(answers) >= (1 + MOST_HELD) * self.at_once:
                     await asyncio.wait([answers[0][1]])
                     self._write_ready(answers, write)
                 task = asyncio.create_task(self._answer(read))
                 running.add(task)
-                task.add_done_callback(running.discard)
+                task.add_done_callback(end)
                 answers.append((read, task))
             while answers:
                 await asyncio.wait([answers[0][1]])
