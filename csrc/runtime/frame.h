@@ -21,7 +21,9 @@ struct ValueSpec {
 // (see pelton/exec/native_tuning.py); 0 is the kernels' own choice. Changes no bit.
 struct Prefetch {
     std::int64_t ahead[2] = {0, 0};
-    std::int64_t of(std::int64_t rows) const noexcept { return rows == 1 ? ahead[0] : rows <= 8 ? ahead[1] : 0; }
+    std::int64_t of(std::int64_t rows) const noexcept {
+        return rows == 1 ? ahead[0] : rows <= 8 ? ahead[1] : 0;
+    }
 };
 
 struct RowRange {
