@@ -175,6 +175,22 @@ def test_stop_strings_and_vllm_fields(client: OpenAI, greedy_text: str) -> None:
     assert (choice.finish_reason, (choice.model_extra or {})["stop_reason"]) == ("stop", stop)
 
 
+def test_labels_for_a_provider_change_nothing(client: OpenAI, greedy_text: str) -> None:
+    reply = client.chat.completions.create(
+        model=NAME,
+        messages=CHAT,
+        temperature=0,
+        max_tokens=24,
+        store=False,
+        metadata={"run": "7"},
+        service_tier="auto",
+        user="u",
+        safety_identifier="s",
+        prompt_cache_key="k",
+    )
+    assert reply.choices[0].message.content == greedy_text
+
+
 def test_an_answer_can_be_sent_back_and_continued(client: OpenAI) -> None:
     first = client.chat.completions.create(model=NAME, messages=CHAT, temperature=0, max_tokens=4)
     talk = [*CHAT, first.choices[0].message.model_dump()]

@@ -54,6 +54,7 @@ CHAT_FIELDS: list[tuple[str, Any]] = [
     ("max_completion_tokens", 0), ("max_completion_tokens", HUGE), ("top_logprobs", 3), ("top_logprobs", 21),
     ("logprobs", 2), ("response_format", {"type": "xml"}), ("add_generation_prompt", None),
     ("continue_final_message", True), ("options", {"no_such": 1}), ("tool_choice", "sometimes"),
+    ("store", True), ("service_tier", "flex"), ("metadata", {"a": 1}), ("metadata", {"a" * 65: "b"}),
 ]  # fmt: skip
 
 PROMPTS: list[tuple[str, Any]] = [

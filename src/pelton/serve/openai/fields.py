@@ -1,4 +1,4 @@
-"""What clients may send. A field that is not here is refused by name; only `user` is taken and ignored."""
+"""What clients may send. A field that is not here is refused by name; those of `Labels` are taken and ignored."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -83,6 +84,20 @@ Truncate = Annotated[
 """How many of a prompt's last tokens are kept."""
 
 
+MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class Labels(Fields):
+    """What clients send for their provider's books: taken for compatibility, and nothing is done with it."""
+
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
+    service_tier: Literal["auto", "default"] | None = None
+
+
 class StreamOptions(Fields):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
@@ -145,7 +160,7 @@ class SamplingFields(TermFields):
     structured_outputs: StructuredFields | None = None
     truncate_prompt_tokens: Truncate = None
     request_id: str | None = Field(default=None, pattern=REQUEST_ID)
-    user: str | None = Field(default=None, description="Taken for compatibility; nothing is done with it.")
+    user: str | None = None
 
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Checked parameters. Raises RequestError naming field and value."""
@@ -244,9 +259,10 @@ class TemplateFields(Fields):
         return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
 
-class ChatRequest(TemplateFields, SamplingFields):
+class ChatRequest(TemplateFields, Labels, SamplingFields):
     """POST /v1/chat/completions."""
 
+    store: Literal[False] | None = Field(default=None, description="Answers are kept by /v1/responses alone.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     response_format: ResponseFormat | None = None

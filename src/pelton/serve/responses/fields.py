@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, Tag
+from pydantic import Field, Tag
 
 from ...config import MAX_INTEGER, MAX_LOGPROBS
 from ...errors import RequestError
@@ -15,6 +15,7 @@ from ..openai.fields import (
     ChatMessage,
     ChatRequest,
     Fields,
+    Labels,
     StreamOptions,
     TermFields,
     at_most,
@@ -90,11 +91,7 @@ Item = Annotated[
 ]
 
 
-MetadataKey = Annotated[str, StringConstraints(max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
-
-
-class ResponsesRequest(TermFields):
+class ResponsesRequest(Labels, TermFields):
     """POST /v1/responses."""
 
     model: str | None = None
@@ -117,16 +114,11 @@ class ResponsesRequest(TermFields):
     stop: str | list[str] | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     include: list[Literal["message.output_text.logprobs"]] | None = None
-    metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
     text: TextSettings | None = None
     tools: list[ResponseTool] | None = None
     tool_choice: ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    service_tier: Literal["auto", "default"] | None = None
 
     def check(self) -> None:
         """Raises RequestError for fields that do not go together."""
