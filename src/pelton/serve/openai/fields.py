@@ -1,4 +1,4 @@
-"""What clients may send. A field that is not here is refused by name; those of `Labels` are taken and ignored."""
+"""What clients may send. A field that is not here is refused by name; Labels are taken and ignored."""
 
 from __future__ import annotations
 
