@@ -88,10 +88,10 @@ def test_top_p_keeps_the_fewest_tokens_with_that_mass(row: Row, p: float) -> Non
 @check
 @given(OPEN_ROWS, st.sampled_from([0.01, 0.1, 0.5, 0.99, 1.0]))
 def test_min_p_keeps_what_is_likely_enough(row: Row, ratio: float) -> None:
-    shares = probabilities(row)
-    for share in shares:
-        assume(share == max(shares) or abs(share / max(shares) - ratio) > 1e-5)
-    kept = [i for i, share in enumerate(shares) if share == max(shares) or share >= ratio * max(shares)]
+    shares, largest = probabilities(row), row.max()
+    for value, share in zip(row, shares, strict=True):
+        assume(value == largest or abs(share / max(shares) - ratio) > 1e-5)
+    kept = [i for i, share in enumerate(shares) if row[i] == largest or share >= ratio * max(shares)]
     assert applied(MinP(ratio), row).tolist() == with_only(row, kept)
 
 

@@ -113,6 +113,9 @@ def test_limits_are_typed_errors() -> None:
         KVLayout(SHAPE, "int3")
     with pytest.raises(MemoryBudgetError):
         KVArena(KVLayout(SHAPE), 0)
+    for too_many in (2**40, 2**70):
+        with pytest.raises(MemoryBudgetError, match="cannot allocate"):
+            KVArena(KVLayout(SHAPE), too_many)
     table = BlockTable(BlockPool(1), lambda a, b: None)
     with pytest.raises(OutOfBlocksError, match="2 KV blocks needed, 1 free"):
         table.prepare(0, 64)
