@@ -11,8 +11,8 @@ from hypothesis import settings
 from pelton.models.load import LoadedModel, load_model
 from pelton.weights.store import default_store
 
-# No deadline, as a busy machine is no failure; the same examples on every run, as a change is to blame for what
-# fails. `pytest --hypothesis-profile=explore` tries others.
+# No deadline, as a busy machine is no failure; the same examples on every run, as a change is to blame for
+# what fails. `pytest --hypothesis-profile=explore` tries others.
 settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("seeded")
