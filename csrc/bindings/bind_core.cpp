@@ -1,3 +1,4 @@
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -151,8 +152,10 @@ int exercise_pool(ThreadPool& pool, int jobs, int barriers, int failing, int fai
 
 void bind_thread_pool(nb::module_& m) {
     using namespace nb::literals;
+    nb::class_<IdleWork>(m, "IdleWork");
     nb::class_<ThreadPool>(m, "ThreadPool")
-        .def(nb::init<int>(), "num_threads"_a, nb::call_guard<nb::gil_scoped_release>())
+        .def(nb::init<int, std::shared_ptr<IdleWork>>(), "num_threads"_a, "idle"_a.none() = nb::none(),
+             nb::call_guard<nb::gil_scoped_release>())
         .def_prop_ro("num_threads", &ThreadPool::num_threads);
     m.def("exercise_pool", &exercise_pool, "pool"_a, "jobs"_a, "barriers"_a, "failing"_a = -1,
           "fail_at"_a = 0, nb::call_guard<nb::gil_scoped_release>());

@@ -278,7 +278,11 @@ void bind_runtime(nb::module_& m) {
                 new (spec) RopeSpec{head_dim, std::move(frequencies), magnitude, interleaved};
             },
             "head_dim"_a, "frequencies"_a, "magnitude"_a, "interleaved"_a);
-    nb::class_<Workspace>(m, "Workspace").def(nb::init<>()).def_prop_ro("num_bytes", &Workspace::num_bytes);
+    nb::class_<PageReserve, IdleWork>(m, "PageReserve").def_prop_ro("num_bytes", &PageReserve::num_bytes);
+    nb::class_<Workspace>(m, "Workspace")
+        .def(nb::init<>())
+        .def_prop_ro("num_bytes", &Workspace::num_bytes)
+        .def_prop_ro("reserve", &Workspace::reserve);
     nb::class_<Program> program(m, "Program");
     program.def(
         "__init__",

@@ -43,8 +43,11 @@ inline void pause() noexcept {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads)
-    : num_threads_(num_threads), process_id_(getpid()), spin_(num_threads <= num_usable_processors()) {
+ThreadPool::ThreadPool(int num_threads, std::shared_ptr<IdleWork> idle)
+    : num_threads_(num_threads),
+      process_id_(getpid()),
+      spin_(num_threads <= num_usable_processors()),
+      idle_(std::move(idle)) {
     require(num_threads >= 1 && num_threads <= 1024, "a thread pool has 1 to 1024 threads");
     claims_ = std::vector<Claim>(static_cast<std::size_t>(num_threads));
     workers_.reserve(static_cast<std::size_t>(num_threads - 1));
@@ -77,9 +80,13 @@ bool ThreadPool::is_member(std::thread::id id) const noexcept {
     return false;
 }
 
-void ThreadPool::run(Function function, void* context) {
+void ThreadPool::check_process() const {
     if (getpid() != process_id_)
         throw Error(ErrorKind::kUnsupported, "this thread pool belongs to the process before fork()");
+}
+
+void ThreadPool::run(Function function, void* context) {
+    check_process();
     if (is_member(std::this_thread::get_id()))
         throw Error(ErrorKind::kInvalidArgument, "ThreadPool::run was called from inside its own function");
     std::lock_guard<std::mutex> one_job_at_a_time(run_mutex_);
@@ -106,7 +113,10 @@ void ThreadPool::run(Function function, void* context) {
 
 void ThreadPool::work(int thread_id) {
     std::uint32_t seen = 0;
+    const bool fills_pauses = idle_ && spin_ && thread_id == 1;
     for (;;) {
+        while (fills_pauses && job_.load() == seen && idle_->do_some()) {
+        }
         wait_for_change(job_, seen);
         seen += 1;  // `run` starts a job only after the last one finished, so none is skipped
         if (stopping_.load()) return;

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -18,17 +19,29 @@
 
 namespace pelton {
 
+// What can be done at any time and in small pieces, so that it holds up nobody.
+class IdleWork {
+  public:
+    virtual ~IdleWork() = default;
+    // The next piece, some microseconds; false when there is nothing to do. Called by one thread at a time.
+    virtual bool do_some() noexcept = 0;
+};
+
 class ThreadPool {
   public:
     using Function = void (*)(void* context, int thread_id);
 
-    // `num_threads` (1..1024) counts the caller of `run`; one thread starts no worker.
-    explicit ThreadPool(int num_threads);
+    // `num_threads` (1..1024) counts the caller of `run`; one thread starts no worker. Between two jobs the
+    // first worker does `idle` work, unless the threads are more than the processors.
+    explicit ThreadPool(int num_threads, std::shared_ptr<IdleWork> idle = nullptr);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     int num_threads() const noexcept { return num_threads_; }
+
+    // Throws Error(kUnsupported) in a child of the process that made the pool.
+    void check_process() const;
 
     // Calls function(context, id) for id 0..num_threads-1, id 0 on the caller, and returns when all have. All
     // calls run in the standard floating-point mode, whatever the caller's.
@@ -108,6 +121,7 @@ class ThreadPool {
     const int num_threads_;
     const long process_id_;
     bool spin_;
+    const std::shared_ptr<IdleWork> idle_;
     Function function_ = nullptr;
     void* context_ = nullptr;
     std::exception_ptr first_error_;

@@ -53,6 +53,7 @@ void RaggedBatch::assign(const BatchArrays& arrays, const std::vector<RowSetView
 
 void RaggedBatch::check_spans(std::int64_t num_blocks) {
     single_rows_ = true;
+    blocks_used_ = 0;
     for (std::int64_t span = 0; span < num_spans(); ++span) {
         const std::int64_t rows = span_start_[span + 1] - std::int64_t{span_start_[span]};
         require(rows > 0 && context_[span] >= 0, "a span has rows and a context of 0 or more");
@@ -60,8 +61,10 @@ void RaggedBatch::check_spans(std::int64_t num_blocks) {
         single_rows_ = single_rows_ && rows == 1;
         const std::int64_t needed = (context_[span] + rows + kKvBlock - 1) / kKvBlock;
         require(needed <= most_blocks_, "a block table does not cover its span");
-        for (std::int64_t i = 0; i < needed; ++i)
+        for (std::int64_t i = 0; i < needed; ++i) {
             require(block(span, i) >= 0 && block(span, i) < num_blocks, "a block table names no block");
+            blocks_used_ = std::max(blocks_used_, block(span, i) + std::int64_t{1});
+        }
     }
 }
 

@@ -60,6 +60,7 @@ class RaggedBatch {
     std::int32_t block(std::int64_t span, std::int64_t index) const noexcept {
         return tables_[span * most_blocks_ + index];
     }
+    std::int64_t blocks_used() const noexcept { return blocks_used_; }  // 1 + the highest number of one
     std::int32_t max_position() const noexcept { return max_position_; }
     bool single_rows() const noexcept { return single_rows_; }  // every span has one row
 
@@ -77,7 +78,7 @@ class RaggedBatch {
     std::vector<std::int32_t> span_of_, path_;
     std::vector<std::int64_t> path_start_;
     std::vector<std::vector<std::int32_t>> sets_;
-    std::int64_t most_blocks_ = 0;
+    std::int64_t most_blocks_ = 0, blocks_used_ = 0;
     std::int32_t max_position_ = 0;
     bool single_rows_ = true;
 };

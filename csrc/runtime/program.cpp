@@ -18,9 +18,10 @@ std::shared_ptr<AlignedBuffer> grown(const std::shared_ptr<AlignedBuffer>& old, 
 
 }  // namespace
 
-std::int64_t Workspace::start_pass(std::int64_t shared, std::int64_t local,
-                                   std::shared_ptr<const void> arena) {
+std::int64_t Workspace::start_pass(std::int64_t shared, std::int64_t local, const KvArrays& kv,
+                                   std::int64_t used, std::shared_ptr<const void> arena) {
     ++pass_;
+    reserve_->watch(kv, used, arena);
     arena_ = std::move(arena);
     shared_ = grown(shared_, shared);
     local_ = grown(local_, local);
@@ -89,6 +90,7 @@ void Program::set_trace(bool on) {
 void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv,
                     std::shared_ptr<const void> arena) {
     check_finished();
+    pool_->check_process();  // a fork may have left the reserve locked
     pass_ = -1;
     for (const std::shared_ptr<AttendWork>& work : attend_works_)
         require(work->shape().kv_heads == kv.heads && work->shape().head_dim == kv.head_dim,
@@ -100,8 +102,9 @@ void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row
     frame_.kv = kv;
     frame_.replicated = pool_->num_threads() > 1 && frame_.batch.num_rows() <= kReplicatedRows;
     const std::int64_t shared = lay_out(false), local = lay_out(true);
-    const std::int64_t pass = workspace_->start_pass(
-        shared, local * (frame_.replicated ? pool_->num_threads() : 1), std::move(arena));
+    const std::int64_t pass =
+        workspace_->start_pass(shared, local * (frame_.replicated ? pool_->num_threads() : 1), kv,
+                               frame_.batch.blocks_used(), std::move(arena));
     frame_.shared = workspace_->shared_floats();
     frame_.local = workspace_->local_floats();
     frame_.local_stride = local;

@@ -8,6 +8,7 @@
 #include "core/aligned_buffer.h"
 #include "runtime/attend_instruction.h"
 #include "runtime/instruction.h"
+#include "runtime/page_reserve.h"
 
 namespace pelton {
 
@@ -16,8 +17,12 @@ namespace pelton {
 class Workspace {
   public:
     // Starts a pass, which ends the one before, even if the memory is refused: at least that many floats of
-    // each kind, contents lost. Keeps the pass's KV arena alive. Returns the number of the pass.
-    std::int64_t start_pass(std::int64_t shared, std::int64_t local, std::shared_ptr<const void> arena);
+    // each kind, contents lost. Keeps the pass's KV arena alive, of which it uses blocks below `used`.
+    // Returns the number of the pass.
+    std::int64_t start_pass(std::int64_t shared, std::int64_t local, const KvArrays& kv, std::int64_t used,
+                            std::shared_ptr<const void> arena);
+    // Of the arena's memory, for a pool whose threads have time for it.
+    const std::shared_ptr<PageReserve>& reserve() const noexcept { return reserve_; }
     // Of the present pass.
     std::int64_t pass() const noexcept { return pass_; }
     const std::shared_ptr<const void>& arena() const noexcept { return arena_; }
@@ -35,6 +40,7 @@ class Workspace {
   private:
     std::shared_ptr<AlignedBuffer> shared_, local_;
     std::shared_ptr<const void> arena_;
+    std::shared_ptr<PageReserve> reserve_ = std::make_shared<PageReserve>();
     std::int64_t pass_ = 0;  // counts, so that a pass that was overtaken can tell
 };
 

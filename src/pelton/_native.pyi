@@ -31,10 +31,13 @@ class CpuFeatures:
     @property
     def l3_bytes(self) -> int: ...
 
+class IdleWork:
+    """What a team's second thread does between two jobs."""
+
 class ThreadPool:
     """`num_threads` (1..1024) threads, the caller among them. Not usable in a child after fork()."""
 
-    def __init__(self, num_threads: int) -> None: ...
+    def __init__(self, num_threads: int, idle: IdleWork | None = None) -> None: ...
     @property
     def num_threads(self) -> int: ...
 
@@ -159,12 +162,21 @@ class RopeSpec:
         self, head_dim: int, frequencies: Sequence[float], magnitude: float, interleaved: bool
     ) -> None: ...
 
+class PageReserve(IdleWork):
+    """Has the memory made that an arena's next blocks will lie in."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Made so far, of the arena that the last pass used."""
+
 class Workspace:
     """Memory of the values of one pass at a time; shared by the programs of one executor."""
 
     def __init__(self) -> None: ...
     @property
     def num_bytes(self) -> int: ...
+    @property
+    def reserve(self) -> PageReserve: ...
 
 class Program:
     """A plan as a flat list of instructions. Build, finish, then begin and run for every batch."""

@@ -174,9 +174,10 @@ class NativeExecutor:
         verify(plan)
         self.plan = plan
         self.isa = resolve_isa(isa or "")
-        pool = ThreadPool(threads)
+        workspace = Workspace()
+        pool = ThreadPool(threads, workspace.reserve)
         packed = NativeWeights(weights, plan.weight_shapes, pool)
-        self._target: Target | None = Target(pool, Workspace(), self.isa, packed, weights)
+        self._target: Target | None = Target(pool, workspace, self.isa, packed, weights)
         self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}
         self._sharing, self._ahead = True, UNTUNED
@@ -257,6 +258,13 @@ class NativeExecutor:
     def saved_chunks(self) -> int:
         """Reads of 256 positions that shared prefixes save each layer of the pass that began last."""
         return self.compiled(frozenset()).program.saved_chunks
+
+    @property
+    def made_ahead(self) -> int:
+        """Bytes of the arena used last whose pages were made before they were wanted; 0 with one thread."""
+        if self._target is None:
+            raise EngineStoppedError("the executor is closed")
+        return self._target.workspace.reserve.num_bytes
 
     def close(self) -> None:
         """Stop threads and free memory; further use raises EngineStoppedError."""
