@@ -1,8 +1,8 @@
 // Memory of a KV arena that will be wanted next, asked for while a thread has nothing else to do.
 //
-// An arena's pages come into being when they are first written, which takes 3 microseconds each, and 20 where a
-// virtual machine has to get them from its host: then 512 tokens of the default model take 185 instead of 125 ms.
-// Between two passes a team's second thread waits for Python; in that time it can have the next pages made.
+// An arena's pages come into being when they are first written, which takes 3 microseconds each, and 20 where
+// a virtual machine has to get them from its host: 512 tokens of the default model then take 185 ms instead
+// of 125. Between two passes a team's second thread waits for Python; in that time it has the next ones made.
 #pragma once
 
 #include <cstdint>

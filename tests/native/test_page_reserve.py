@@ -8,14 +8,16 @@ import time
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pelton.batch import make_batch
 from pelton.exec.native import NativeExecutor
 from pelton.kv import KVArena
 from pelton.types import BLOCK_SIZE, Span
 
-from ..tiny import F32, tiny_arena, tiny_plan, tiny_weights
+from ..tiny import tiny_arena, tiny_plan, tiny_weights
 
+F32 = NDArray[np.float32]
 BLOCKS = 3000
 pytestmark = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="two threads on one processor have no pauses to fill"
@@ -28,7 +30,7 @@ def use(executor: NativeExecutor, arena: KVArena, blocks: int) -> F32:
     context, one = (blocks - 1) * BLOCK_SIZE, np.zeros(1, np.int32)
     forward = executor.begin(make_batch([Span(0, context, one, table, one)]), arena)
     forward.advance()
-    return forward.logits().copy()
+    return np.array(forward.logits())
 
 
 def made(executor: NativeExecutor, wanted: int) -> int:
