@@ -1,6 +1,12 @@
-// The thread pool under ThreadSanitizer, without Python (which does not run under it): barriers, failing threads,
-// callers that take turns. Built and named pool_check when PELTON_SANITIZE is set; exit code 0 means no fault.
+// The thread pool under ThreadSanitizer, without Python (which does not run under it): barriers, failing
+// threads, steps whose parts others do, callers that take turns, work in pauses. Built and named pool_check
+// when PELTON_SANITIZE is set, run by .ci/sanitize; exit code 0 means no fault.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -38,6 +44,46 @@ bool barriers_hold(ThreadPool& pool) {
     return true;
 }
 
+// Every part of a step adds up what all parts of the step before wrote. Some threads come late to some steps,
+// so that others do their parts; every third job loses a part in the middle.
+bool steps_follow_each_other(ThreadPool& pool) {
+    constexpr std::uint32_t kSteps = 40;
+    const std::size_t parts = static_cast<std::size_t>(pool.num_threads());
+    for (int job = 0; job < 100; ++job) {
+        const bool fails = job % 3 == 0;
+        std::vector<long> values[2] = {std::vector<long>(parts, 1), std::vector<long>(parts)};
+        bool caught = false;
+        try {
+            pool.run([&](int thread_id) {
+                if ((job + thread_id) % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(50));
+                pool.steps(kSteps, thread_id, [&](std::uint32_t step, int part) {
+                    require(!(fails && step == 20 && part == 0), "failed as asked");
+                    const std::vector<long>& before = values[step % 2];
+                    const long most = *std::max_element(before.begin(), before.end());
+                    if (most != *std::min_element(before.begin(), before.end())) std::abort();
+                    values[(step + 1) % 2][static_cast<std::size_t>(part)] = most + 1;
+                });
+            });
+        } catch (const Error&) {
+            caught = true;
+        }
+        if (caught != fails) return false;
+        for (const long value : values[kSteps % 2])
+            if (!fails && value != kSteps + 1) return false;
+    }
+    return true;
+}
+
+// Counts how often it is asked; always has more to do.
+class Counting : public IdleWork {
+  public:
+    bool do_some() noexcept override { return ++pieces_ % 1000 != 0; }
+    long pieces() const noexcept { return pieces_; }
+
+  private:
+    std::atomic<long> pieces_{0};
+};
+
 bool callers_take_turns(ThreadPool& pool) {
     int runs = 0;
     std::vector<std::thread> callers;
@@ -57,8 +103,10 @@ bool callers_take_turns(ThreadPool& pool) {
 
 int main() {
     for (const int threads : {1, 2, 3, 8}) {
-        ThreadPool pool(threads);
-        if (!barriers_hold(pool) || !callers_take_turns(pool)) {
+        const auto idle = std::make_shared<Counting>();
+        ThreadPool pool(threads, idle);
+        const bool holds = barriers_hold(pool) && steps_follow_each_other(pool) && callers_take_turns(pool);
+        if (!holds || (threads == 1 && idle->pieces() > 0)) {
             std::fprintf(stderr, "the pool of %d threads is broken\n", threads);
             return 1;
         }
