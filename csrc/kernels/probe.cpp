@@ -39,17 +39,19 @@ PELTON_INLINE void launder(T& value) {
 
 }  // namespace
 
+// Every chain has multipliers of its own that may change at any step, or the compiler would make one of all.
 int64_t probe_int8_peak(int64_t rounds, float* sink) {
     uint8_t bytes[64] = {1, 2, 3};
-    int8_t q[4] = {1, -1, 2, -2};
+    int8_t q[kChains][4] = {{1, -1, 2, -2}};
     launder(bytes);
     const u8x64 codes = load_u8x64(bytes);
     DotSum<false> sums[kChains];
     PELTON_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = DotSum<false>::zero();
     for (int64_t round = 0; round < rounds; ++round) {
-        launder(q);
-        PELTON_UNROLL for (int j = 0; j < 4; ++j) PELTON_UNROLL for (int i = 0; i < kChains; ++i) sums[i]
-            .step(codes, q);
+        PELTON_UNROLL for (int j = 0; j < 4; ++j) {
+            launder(q);
+            PELTON_UNROLL for (int i = 0; i < kChains; ++i) sums[i].step(codes, q[i]);
+        }
     }
     i32x16 total = sums[0].total();
     PELTON_UNROLL for (int i = 1; i < kChains; ++i) total = total + sums[i].total();

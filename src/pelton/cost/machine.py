@@ -17,7 +17,7 @@ import psutil
 
 from ..errors import ConfigError
 
-VERSION = 2
+VERSION = 3
 """Part of every remembered figure's name: figures of an older way to measure are not read."""
 
 MEBI = 1 << 20
