@@ -51,7 +51,7 @@ class EngineSettings:
     context_length: int | None = None
     kv_memory: int | None = None
     kv_dtype: str = "float16"
-    max_num_seqs: int = 64
+    max_num_seqs: int = 128
     max_num_batched_tokens: int = 512
     scheduler: str = "token-budget"
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
