@@ -1,9 +1,9 @@
 """The harness's end of a worker: starts it, asks it, and lets it run only while it is asked.
 
 All workers stay loaded, so that tests can take turns between engines at once. One that is not being asked is
-stopped (SIGSTOP), as is all it started: nothing of an idle engine spins beside the one that is measured. A
-worker has a process group of its own in this session, so that if the harness is killed, the kernel wakes and
-ends what is stopped.
+stopped (SIGSTOP), as is all it started: nothing of an idle engine spins beside the one that is measured. Each
+has half a second after its answer first, for what engines do between requests. A worker has a process group
+of its own in this session, so that if the harness is killed, the kernel wakes and ends what is stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 
 import psutil
@@ -25,6 +25,7 @@ from environments import last_words
 MOST_REPLY_BYTES = 1 << 20
 LOAD_SECONDS = 900.0
 TEST_SECONDS = 300.0
+SETTLE_SECONDS = 0.5
 
 Reply = dict[str, float]
 
@@ -67,6 +68,7 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
             reply = self._reply(TEST_SECONDS)
+            sleep(SETTLE_SECONDS)
         except BrokenPipeError:
             raise Hole(self._ending()) from None
         finally:

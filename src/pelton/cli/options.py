@@ -91,7 +91,7 @@ class EngineFlags:
     )
     max_num_seqs: Annotated[
         int, typer.Option("--max-num-seqs", "--parallel", "-np", help="Sequences that run at once.")
-    ] = 64
+    ] = 128
     max_num_batched_tokens: Annotated[
         int, typer.Option("--max-num-batched-tokens", "-b", help="Rows of one step.")
     ] = 512
