@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -105,6 +107,17 @@ def test_float16_saturates() -> None:
     read_keys, read_values = arena.read(0, batch, 0, np.zeros(1, np.int32))
     assert (read_keys == 65504).all()
     assert (read_values == -65504).all()
+
+
+def test_a_process_with_more_address_space_than_memory_can_fork() -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    layout = KVLayout(SHAPE)
+    arenas = [KVArena(layout, memory // 4 // layout.block_bytes) for _ in range(8)]
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert all(not arena.keys[0].any() for arena in arenas)
 
 
 def test_limits_are_typed_errors() -> None:
