@@ -109,6 +109,7 @@ def test_float16_saturates() -> None:
     assert (read_values == -65504).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_process_with_more_address_space_than_memory_can_fork() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     layout = KVLayout(SHAPE)
