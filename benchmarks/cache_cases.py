@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 import numpy as np
 from measured import ROUNDS, Measured, first_token_seconds, greedy, random_prompt
@@ -15,6 +16,7 @@ from pelton.types import BLOCK_SIZE
 
 CONVERSATION = 2000
 NEW_TOKENS = 30
+WORKING_SET_ROUNDS = 10
 
 
 def next_turn(model: str) -> Measured:
@@ -49,6 +51,31 @@ def restarted(model: str) -> Measured:
         median(cold) / median(warm),
         "times shorter",
         "without the folder",
+    )
+
+
+def working_set(model: str) -> Measured:
+    """Two engines take turns: one may use idle blocks again, the other takes new memory for every prompt."""
+    with LLM(model, context_length=2048) as small, LLM(model, context_length=2048) as growing:
+        cache = growing.engine.prefixes
+        assert cache is not None
+        cache.working_set.window = growing.engine.pool.num_blocks
+        seconds: dict[LLM, list[float]] = {small: [], growing: []}
+        for number in range(WORKING_SET_ROUNDS):
+            for llm in seconds:
+                prompts = [random_prompt(llm, 16, 100 * number + i) for i in range(32)]
+                began = perf_counter()
+                llm.generate(prompts, greedy(64))
+                seconds[llm].append(perf_counter() - began)
+        memory = [
+            llm.engine.pool.num_touched * llm.engine.kv.layout.block_bytes >> 20 for llm in (small, growing)
+        ]
+    ratio = median(seconds[growing][2:]) / median(seconds[small][2:])
+    return Measured(
+        f"speed of 32 new prompts at a time, {WORKING_SET_ROUNDS} times; {memory[0]} MiB of keys and values",
+        ratio,
+        "times",
+        f"the whole pool fills: {memory[1]} MiB",
     )
 
 
@@ -93,5 +120,6 @@ def one_bit(model: str) -> Measured:
 CACHE_CASES: Mapping[str, Callable[[str], Measured]] = {
     "prefix-cache": next_turn,
     "prefix-cache-on-disk": restarted,
+    "working-set": working_set,
     "one-bit-eviction": one_bit,
 }

@@ -24,7 +24,7 @@ from pelton.models.load import LoadedModel
 from pelton.spec.draft import Drafter
 from pelton.spec.ngram import NgramDrafter
 from pelton.terms import RequestTerms
-from pelton.types import Batch
+from pelton.types import BLOCK_SIZE, Batch
 
 from .tiny import VOCAB, tiny_arena, tiny_plan, tiny_weights
 
@@ -143,6 +143,18 @@ def test_cached_answers_are_the_bits_of_cold_ones(data: st.DataObject) -> None:
     for sequence, answer in expected.items():
         assert answers[sequence].tokens == answer.tokens
         assert answers[sequence].numbers == answer.numbers
+
+
+def test_an_idle_prefix_gives_way_though_the_pool_has_room() -> None:
+    warm = engine(blocks=400)
+    for seed in [*range(20), 0]:
+        tokens = prompt(90, seed)
+        answer, expected = ask(warm, tokens, sampled(6)), cold(tokens, sampled(6))
+        assert (answer.tokens, answer.numbers) == (expected.tokens, expected.numbers)
+        assert answer.cached < BLOCK_SIZE
+    assert warm.prefixes is not None
+    assert warm.prefixes.num_blocks < 30
+    assert warm.prefixes.working_set.window > 512 // BLOCK_SIZE  # the first one was missed
 
 
 def test_keys_and_values_are_the_same_bits() -> None:

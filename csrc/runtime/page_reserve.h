@@ -17,7 +17,7 @@ namespace pelton {
 class PageReserve : public IdleWork {
   public:
     // As many blocks ahead as have been used, but at most this much memory.
-    static constexpr std::int64_t kMostBytes = std::int64_t{256} << 20;
+    static constexpr std::int64_t kMostBytes = std::int64_t{128} << 20;
 
     // A pass uses the first `used` blocks of this arena at most, which `owner` keeps alive until the next
     // call. Blocks are first used in ascending order.

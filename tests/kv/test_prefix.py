@@ -65,9 +65,9 @@ class Run:
 class Bench:
     """A pool, a cache, and what every slot of every block holds."""
 
-    def __init__(self, blocks: int = BLOCKS) -> None:
+    def __init__(self, blocks: int = BLOCKS, window: int | None = None) -> None:
         self.pool = BlockPool(blocks)
-        self.cache = PrefixCache(self.pool, LeastRecentlyUsed())
+        self.cache = PrefixCache(self.pool, LeastRecentlyUsed(), window=window)
         self.content: list[list[Content | None]] = [[None] * BLOCK_SIZE for _ in range(blocks)]
 
     def copy(self, source: int, target: int) -> None:
@@ -92,9 +92,11 @@ class Bench:
 class Sequences(RuleBasedStateMachine):
     """Sequences over a small vocabulary begin, grow, fork, roll back and end while blocks run short."""
 
+    window: int | None = None
+
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench()
+        self.bench = Bench(window=self.window)
         self.runs: list[Run] = []
         self.computed: set[Content] = set()
 
@@ -187,6 +189,16 @@ class Sequences(RuleBasedStateMachine):
 
 Sequences.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSequences = Sequences.TestCase
+
+
+class SequencesInAWindow(Sequences):
+    """The same where idle blocks give way before the pool is full."""
+
+    window = 2
+
+
+SequencesInAWindow.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestSequencesInAWindow = SequencesInAWindow.TestCase
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=8), st.lists(st.integers(0, 2), max_size=6))

@@ -81,7 +81,7 @@ class KVArena:
 
     keys [B, L, K, D, 32], values [B, L, K, 32, D]. Pages are touched only when first written, so
     an arena larger than what is used costs address space, not memory. The native executor makes those of
-    the next blocks ahead, in its pauses: as many as were used, at most 256 MiB.
+    the next blocks ahead, in its pauses: as many as were used, at most 128 MiB.
     """
 
     def __init__(self, layout: KVLayout, num_blocks: int) -> None:

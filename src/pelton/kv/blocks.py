@@ -28,6 +28,9 @@ class Keeper(Protocol):
     def give_up(self) -> None:
         """Stop keeping at least one resting block. Called only while one rests."""
 
+    def give_up_stale(self) -> None:
+        """The same if one has rested so long that its memory is better used again; else nothing."""
+
     def withdraw(self, block: int) -> None:
         """Stop keeping this block, which a table refers to."""
 
@@ -41,6 +44,7 @@ class BlockPool:
         self._free = list(range(count - 1, -1, -1))
         self._kept = bytearray(count)
         self._num_resting = 0
+        self.num_touched = 0  # blocks from there on were never handed out
         self.keeper: Keeper | None = None
 
     @property
@@ -52,12 +56,16 @@ class BlockPool:
         return len(self._references)
 
     def take(self) -> int:
-        """A free block with one reference; OutOfBlocksError if none is left."""
+        """A free block with one reference; OutOfBlocksError if none is left. One that was used before
+        comes first, for its memory is there: see `kv.working_set`."""
         if not self._free:
             if not self._num_resting or self.keeper is None:
                 raise OutOfBlocksError(f"all {self.num_blocks} KV blocks are in use")
             self.keeper.give_up()
+        elif self._free[-1] >= self.num_touched and self._num_resting and self.keeper is not None:
+            self.keeper.give_up_stale()
         block = self._free.pop()
+        self.num_touched = max(self.num_touched, block + 1)
         self._references[block] = 1
         return block
 

@@ -73,7 +73,7 @@ class MarkAndPredict:
         return self._phase
 
     def request(self, node: Node) -> None:
-        name = _name(node)
+        name = node.name
         before = self._asked.get(name)
         if before is not None and before.phase == self._phase:
             before.times += 1
@@ -121,12 +121,6 @@ class MarkAndPredict:
         self._phase += 1
         for node in self._resting:
             self._unmarked[self._wanted.get(node, True)].add(node)
-
-
-def _name(node: Node) -> int:
-    """Something that stays the same when the same tokens are evicted and come back. Two blocks of one name
-    confuse the predictor, nothing else."""
-    return hash((node.salt, node.depth, node.key, node.parent.key if node.parent else b""))
 
 
 def _traits(node: Node, times: int) -> Traits:

@@ -14,6 +14,7 @@ from .blocks import BlockPool, BlockTable
 from .disk import DiskTier
 from .eviction import EvictionPolicy
 from .tree import KEY_BYTES, Node, PrefixTree, closest, key_of, outgrown
+from .working_set import WorkingSet
 
 
 @dataclass
@@ -30,14 +31,24 @@ class CacheStats:
 
 
 class PrefixCache:
-    """Keeps blocks of a pool for prefixes: see `kv.blocks.Keeper`. Not thread-safe, as the engine."""
+    """Keeps blocks of a pool for prefixes: see `kv.blocks.Keeper`. Not thread-safe, as the engine.
+
+    window: how many newer blocks one sees before its memory is used again, at first; None: the whole pool.
+    """
 
     exact = True
 
-    def __init__(self, pool: BlockPool, policy: EvictionPolicy, tier: DiskTier | None = None) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        policy: EvictionPolicy,
+        tier: DiskTier | None = None,
+        window: int | None = None,
+    ) -> None:
         self.pool = pool
         self.policy = policy
         self.tier = tier
+        self.working_set = WorkingSet(pool.num_blocks if window is None else window, pool.num_blocks)
         self.tree = PrefixTree() if tier is None else tier.tree
         self.stats = CacheStats()
         self._node_of: dict[int, Node] = {}
@@ -64,6 +75,7 @@ class PrefixCache:
     def adopt(self, node: Node, block: int) -> None:
         """`block`, which a table refers to, holds the numbers of a node that was not in memory."""
         self.pool.keep(block)
+        self.working_set.enter()
         node.block = block
         self._node_of[block] = node
 
@@ -87,6 +99,7 @@ class PrefixCache:
         saved = self.tier.read(node, tokens)
         if saved is None:
             return None
+        self.working_set.read(node)
         block = self.pool.take()
         if not node.in_tree:  # what gave way to it took its file's place
             self.pool.drop(block)
@@ -130,18 +143,29 @@ class PrefixCache:
         self.tree.remove(node)
 
     def rest(self, block: int) -> None:
-        self.policy.rest(self._node_of[block])
+        node = self._node_of[block]
+        self.working_set.rest(node)
+        self.policy.rest(node)
 
     def wake(self, block: int) -> None:
         self.policy.wake(self._node_of[block])
 
     def give_up(self) -> None:
         """Free one resting block; its node stays if it is on disk, or can go there."""
+        self._give_up(self.policy.victim())
+
+    def give_up_stale(self) -> None:
+        """The same if it is stale."""
         node = self.policy.victim()
+        if self.working_set.is_stale(node):
+            self._give_up(node)
+
+    def _give_up(self, node: Node) -> None:
         self.stats.evicted += 1
         if self.tier is not None and self.tier.offer(node) and node.in_tree:
             self._unsettle(node)
         else:
+            self.working_set.give_up(node)
             self.remove(node)
 
     def withdraw(self, block: int) -> None:
@@ -227,6 +251,7 @@ class Prefix:
                 reads = True
             block = None if child is None else self._cache.hold(child, tokens)
             if child is None or block is None:
+                self._cache.working_set.miss(self._node, key[at : at + KEY_BYTES])
                 break
             self._enter(child, block)
             self._cache.pool.drop(block)

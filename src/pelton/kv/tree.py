@@ -29,21 +29,26 @@ def common_tokens(a: bytes, b: bytes) -> int:
 
 class Node:
     """The tokens of one block after those of its ancestors. `block` holds their keys and values while they
-    are in memory; `file` names their copy on disk. A root holds no tokens."""
+    are in memory; `file` names their copy on disk; `rested` is when its last sequence let go of it, by the
+    clock of a `WorkingSet`. `name` is the same when the same tokens are evicted and come back; two prefixes
+    may have one name, so who goes by it must be able to be wrong. A root holds no tokens."""
 
     __slots__ = (
-        "__weakref__", "block", "children", "depth", "file", "in_tree", "key", "order", "parent", "salt",
+        "__weakref__", "block", "children", "depth", "file", "in_tree", "key", "name", "order", "parent",
+        "rested", "salt",
     )  # fmt: skip
 
     def __init__(self, key: bytes, parent: Node | None, salt: str) -> None:
         self.key = key
         self.parent = parent
         self.salt = salt
+        self.name: int = hash(salt) if parent is None else name_below(parent, key)
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.children: dict[bytes, Node] = {}
         self.order: list[bytes] = []  # the children's keys, sorted
         self.block: int | None = None
         self.file: str | None = None
+        self.rested = 0
         self.in_tree = True
 
     @property
@@ -69,6 +74,11 @@ class Node:
             found.append(stack.pop())
             stack += found[-1].children.values()
         return reversed(found)
+
+
+def name_below(parent: Node, key: bytes) -> int:
+    """The name of a child."""
+    return hash((parent.name, key))
 
 
 class PrefixTree:

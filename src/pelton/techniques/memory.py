@@ -39,6 +39,20 @@ MEMORY: tuple[Technique, ...] = (
         source="pelton.kv.disk:DiskTier",
     ),
     Technique(
+        name="working-set",
+        family="memory",
+        title="A cache takes its own idle blocks before memory never used, until one is missed",
+        papers=(
+            Paper("The Working Set Model for Program Behavior"),
+            Paper("ARC: A Self-Tuning, Low Overhead Replacement Cache"),
+        ),
+        exact=True,
+        switch="always on with the prefix cache",
+        test="tests/kv/test_working_set.py::test_after_one_miss_all_sessions_of_a_round_are_found",
+        benchmark="working-set",
+        source="pelton.kv.working_set:WorkingSet",
+    ),
+    Technique(
         name="one-bit-eviction",
         family="memory",
         title="Blocks predicted not to come back leave the prefix cache first; wrong bits cost little",
