@@ -120,7 +120,7 @@ def main() -> None:
     windows = windows_of(model, options.positions)
     reference = ReferenceExecutor(model.plan, model.weights)
     native = NativeExecutor(model.plan, model.weights, threads=2)
-    sides = {"pelton native, f16 KV": Tally()}
+    sides = {f"pelton native, {dtype} KV": Tally() for dtype in ("bfloat16", "float16")}
     with tempfile.TemporaryDirectory() as folder:
         peer = None
         if options.peer_python:
@@ -128,7 +128,9 @@ def main() -> None:
             peer = peer_logits(options.peer_python, options.model, windows, Path(folder))
         for index, window in enumerate(windows):
             truth = log_probs(reference, window, "float32")
-            sides["pelton native, f16 KV"].add(truth, log_probs(native, window, "float16"), window)
+            for dtype in ("bfloat16", "float16"):
+                found = log_probs(native, window, dtype)
+                sides[f"pelton native, {dtype} KV"].add(truth, found, window)
             if peer is not None:
                 sides["llama.cpp, f16 KV"].add(truth, log_softmax(np.array(peer[index])), window)
     report = {

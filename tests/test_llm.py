@@ -12,6 +12,7 @@ import pytest
 
 from pelton import LLM, AsyncLLM, SamplingParams
 from pelton.errors import ConfigError, ContextOverflowError, EngineStoppedError, RequestError
+from pelton.exec.native import available_levels
 from pelton.llm import settings_from
 from pelton.spec.ngram import NgramDrafter
 
@@ -222,3 +223,24 @@ def test_async_requests_run_together_and_cancel_alone(real_model_path: Path, llm
     finally:
         engine.close()
     asyncio.run(closed())
+
+
+@pytest.mark.parametrize(
+    ("weights", "asked", "chosen"),
+    [
+        ("Q4_1", "auto", "fast"),
+        ("BF16", "auto", "fast"),
+        ("F32", "auto", "float16"),
+        ("F16", "auto", "float16"),
+    ]
+    + [("Q8_0", dtype, dtype) for dtype in ("bfloat16", "float16", "float32")],
+)
+def test_keys_and_values_are_no_coarser_than_activations(weights: str, asked: str, chosen: str) -> None:
+    reference = f"synthetic:llama-135m?format={weights}&layers=1&context=64"
+    fast = "bfloat16" if available_levels()[-1] == "avx512_bf16" else "float16"
+    with LLM(reference, kv_memory=8 << 20, threads=1, kv_dtype=asked) as llm:
+        assert llm.engine.kv.layout.dtype == (fast if chosen == "fast" else chosen)
+        (output,) = llm.generate([[1, 2, 3]], SamplingParams(max_tokens=3, temperature=0.0))
+        assert len(output.outputs[0].token_ids) == 3
+    with LLM(reference, kv_memory=8 << 20, threads=1, isa="generic", kv_dtype=asked) as llm:
+        assert llm.engine.kv.layout.dtype == (asked if asked != "auto" else "float16")

@@ -65,6 +65,12 @@ void bind_vector_functions(nb::module_& m) {
         },
         "x"_a.noconvert(), "isa"_a = "");
     m.def(
+        "vector_coarse_exp2",
+        [](Array<const float, 1> x, const std::string& isa) {
+            return map_array(x, kernels_for(isa).probe.coarse_exp2);
+        },
+        "x"_a.noconvert(), "isa"_a = "");
+    m.def(
         "vector_to_f16",
         [](Array<const float, 1> x, const std::string& isa) {
             return map_array(x, kernels_for(isa).probe.store_f16);

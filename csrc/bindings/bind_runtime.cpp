@@ -40,19 +40,31 @@ Elementwise elementwise_of(const std::string& name) {
     throw Error(ErrorKind::kUnsupported, "there is no elementwise operation " + name);
 }
 
-// An arena's two arrays; keys [blocks, layers, heads, head_dim, 32], values with the last two swapped.
+KvFormat kv_format(nb::dlpack::dtype type) {
+    const auto is = [&](nb::dlpack::dtype_code code, int bits) {
+        return type.code == static_cast<std::uint8_t>(code) && type.bits == bits && type.lanes == 1;
+    };
+    if (is(nb::dlpack::dtype_code::Float, 32)) return KvFormat::kFloat32;
+    if (is(nb::dlpack::dtype_code::Float, 16)) return KvFormat::kFloat16;
+    require(is(nb::dlpack::dtype_code::UInt, 32),
+            "keys and values are float32, float16 or pairs of bfloat16");
+    return KvFormat::kBFloat16;
+}
+
+// An arena's two arrays; keys [blocks, layers, heads, head_dim, 32], values with the last two swapped. Pairs
+// of bfloat16 are uint32: keys [.., head_dim / 2, 32], values [.., 16, head_dim].
 KvArrays kv_arrays(const KvArray& keys, const KvArray& values) {
     const auto size = [](const KvArray& array, int axis) {
         return static_cast<std::int64_t>(array.shape(axis));
     };
-    require(keys.dtype() == values.dtype() &&
-                keys.dtype().code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) &&
-                (keys.dtype().bits == 16 || keys.dtype().bits == 32),
-            "keys and values are float16 or float32");
+    require(keys.dtype() == values.dtype(), "keys and values differ in format");
+    const KvFormat format = kv_format(keys.dtype());
+    const std::int64_t run = format == KvFormat::kBFloat16 ? 2 : 1;
     for (int axis = 0; axis < 3; ++axis)
         require(size(keys, axis) == size(values, axis), "keys and values differ in shape");
     require(
-        size(keys, 4) == kKvBlock && size(values, 3) == kKvBlock && size(keys, 3) == size(values, 4),
+        size(keys, 4) == kKvBlock && size(values, 3) * run == kKvBlock &&
+            size(keys, 3) * run == size(values, 4),
         "keys must be [blocks, layers, heads, head_dim, 32], values [blocks, layers, heads, 32, head_dim]");
     require(keys.size() > 0, "an arena has blocks, layers and heads with elements");
     return {static_cast<std::uint8_t*>(keys.data()),
@@ -60,8 +72,8 @@ KvArrays kv_arrays(const KvArray& keys, const KvArray& values) {
             size(keys, 0),
             size(keys, 1),
             size(keys, 2),
-            size(keys, 3),
-            keys.dtype().bits == 16};
+            size(values, 4),
+            format};
 }
 
 void begin(Program& program, Integers tokens, Integers positions, Integers slots, Integers parents,

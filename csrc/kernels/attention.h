@@ -19,6 +19,10 @@ constexpr int kChunkPositions = 256;
 constexpr int kChunkBlocks = kChunkPositions / kKvBlock;
 constexpr int kMaxTileQueries = 24;
 
+// bfloat16 comes in pairs, which its dot product multiplies at once: of neighbouring elements of a key, of
+// neighbouring positions of the values. Queries and p are rounded to bfloat16 too then.
+enum class KvFormat : uint8_t { kFloat32, kFloat16, kBFloat16 };
+
 // A state is m, l, then from kStateHeader on the unfinished output [head_dim].
 constexpr int kStateHeader = 16;
 
@@ -27,15 +31,29 @@ constexpr int kKeysAhead = 4;
 
 // Queries that share a key-value head and its blocks.
 struct AttentionTile {
-    const float* queries;   // [num_queries, head_dim]
+    const float* queries;   // [num_queries, head_dim], rounded by round_query where keys are bfloat16
     const int32_t* begins;  // [num_queries] visible logical positions are begins..ends
     const int32_t* ends;
     int64_t num_queries, head_dim;
     float scale, cap;           // cap 0: none
     const void* const* keys;    // of logical block i: [head_dim, 32]; then kKeysAhead more
     const void* const* values;  // of logical block i: [32, head_dim]
-    bool half;                  // keys and values are float16, else float32
+    KvFormat format;
 };
+
+// Where a position's element lies in a block of one head's keys [head_dim, 32], or pairs [head_dim / 2, 32,
+// 2].
+[[gnu::always_inline]] inline int64_t key_place(KvFormat format, int64_t position, int64_t element) {
+    if (format != KvFormat::kBFloat16) return element * kKvBlock + position;
+    return (element / 2 * kKvBlock + position) * 2 + element % 2;
+}
+
+// The same of values [32, head_dim], or pairs [16, head_dim, 2].
+[[gnu::always_inline]] inline int64_t value_place(KvFormat format, int64_t position, int64_t element,
+                                                  int64_t head_dim) {
+    if (format != KvFormat::kBFloat16) return position * head_dim + element;
+    return (position / 2 * head_dim + element) * 2 + position % 2;
+}
 
 struct AttentionKernels {
     // The state of every query for one chunk, [num_queries, state_size]; m = -infinity and l = 0 where a
@@ -47,10 +65,12 @@ struct AttentionKernels {
     // given.
     void (*add_mass)(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
                      const float* states, float* mass);
-    // One head of one row into its place; `key` is lane 0's place plus the lane. Values beyond the format's
-    // range become its largest of that sign, NaN the lowest, so that a stored number is always finite.
-    void (*store_kv)(const float* key, const float* value, int64_t head_dim, bool half, void* key_place,
-                     void* value_place);
+    // Makes a query's elements factors of bfloat16 keys: two of them in place of one float.
+    void (*round_query)(float* query, int64_t head_dim);
+    // One head of one row into its place of a block. Values beyond the format's range become its largest of
+    // that sign, NaN the lowest, so that a stored number is always finite.
+    void (*store_kv)(const float* key, const float* value, int64_t head_dim, KvFormat format,
+                     int64_t position, void* keys, void* values);
 };
 
 #if defined(PELTON_ISA)
@@ -60,8 +80,9 @@ void merge_states(float* state, const float* later, int64_t head_dim);
 void finish_state(const float* state, float* output, int64_t head_dim);
 void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
               const float* states, float* mass);
-void store_kv(const float* key, const float* value, int64_t head_dim, bool half, void* key_place,
-              void* value_place);
+void round_query(float* query, int64_t head_dim);
+void store_kv(const float* key, const float* value, int64_t head_dim, KvFormat format, int64_t position,
+              void* keys, void* values);
 }  // namespace PELTON_ISA
 #endif
 

@@ -7,6 +7,9 @@ namespace pelton::PELTON_ISA {
 void probe_exp(const float* x, float* y, int64_t count) {
     for (int64_t i = 0; i < count; i += 16) store(y + i, exp(load(x + i)));
 }
+void probe_coarse_exp2(const float* x, float* y, int64_t count) {
+    for (int64_t i = 0; i < count; i += 16) store(y + i, coarse_exp2(load(x + i)));
+}
 void probe_store_f16(const float* x, uint16_t* y, int64_t count) {
     for (int64_t i = 0; i < count; i += 16) store_f16(y + i, load(x + i));
 }

@@ -9,6 +9,7 @@ namespace pelton {
 struct ProbeKernels {
     // Arrays of `count` elements, a multiple of 16.
     void (*exp)(const float* x, float* y, int64_t count);
+    void (*coarse_exp2)(const float* x, float* y, int64_t count);
     void (*store_f16)(const float* x, uint16_t* y, int64_t count);
     void (*store_bf16)(const float* x, uint16_t* y, int64_t count);
     void (*load_f16)(const uint16_t* x, float* y, int64_t count);
@@ -25,6 +26,7 @@ struct ProbeKernels {
 #if defined(PELTON_ISA)
 namespace PELTON_ISA {
 void probe_exp(const float* x, float* y, int64_t count);
+void probe_coarse_exp2(const float* x, float* y, int64_t count);
 void probe_store_f16(const float* x, uint16_t* y, int64_t count);
 void probe_store_bf16(const float* x, uint16_t* y, int64_t count);
 void probe_load_f16(const uint16_t* x, float* y, int64_t count);

@@ -1,4 +1,7 @@
 #include "kernels/quantize_block.h"
+#if defined(PELTON_ISA_avx512)
+#    include "kernels/quantize_avx512.h"
+#endif
 
 namespace pelton::PELTON_ISA {
 
@@ -8,7 +11,13 @@ void quantize(const float* x, int64_t stride, int64_t width, bool fine, Activati
     int64_t row = begin / per_row, column = begin % per_row;
     for (int64_t i = begin; i < end; ++i) {
         const float* source = x + row * stride + column * kBlockInputs;
-        quantize_block(load(source), load(source + 16), fine, blocks + i);
+#if defined(PELTON_ISA_avx512)
+        if (column + 4 <= per_row && i + 4 <= end && quantize_four(source, fine, blocks + i)) {
+            i += 3;
+            column += 3;
+        } else
+#endif
+            quantize_block(load(source), load(source + 16), fine, blocks + i);
         if (++column == per_row) {
             column = 0;
             ++row;

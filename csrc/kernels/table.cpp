@@ -9,13 +9,13 @@ const KernelTable& kernels() noexcept {
     static constexpr KernelTable kTable = {
         PELTON_TEXT(PELTON_ISA),
         {linear, quantize},
-        {probe_exp, probe_store_f16, probe_store_bf16, probe_load_f16, probe_reduce, probe_int8_peak,
-         probe_bf16_peak, probe_f32_peak, probe_read},
+        {probe_exp, probe_coarse_exp2, probe_store_f16, probe_store_bf16, probe_load_f16, probe_reduce,
+         probe_int8_peak, probe_bf16_peak, probe_f32_peak, probe_read},
         {rms_norm, layer_norm},
         {add_arrays, mul_arrays, scale_array, soft_cap_array, activate_array, gate_arrays, accumulate_array},
         {rotate},
         {route},
-        {attend_chunk, merge_states, finish_state, add_mass, store_kv},
+        {attend_chunk, merge_states, finish_state, add_mass, round_query, store_kv},
         {most_likely, scale_logits, logits_reaching, weigh_logits},
     };
     return kTable;

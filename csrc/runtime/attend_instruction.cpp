@@ -23,11 +23,14 @@ void rotate_head(const Frame& frame, const RopeTable* table, std::int64_t positi
 void copy_position(const KvArrays& kv, const std::uint8_t* keys, const std::uint8_t* values,
                    std::int64_t from, std::uint8_t* key_block, std::uint8_t* value_block, std::int64_t to) {
     const std::int64_t size = kv.element_bytes(), dim = kv.head_dim;
-    for (std::int64_t d = 0; d < dim; ++d)
-        std::memcpy(key_block + (d * kKvBlock + to) * size, keys + (d * kKvBlock + from) * size,
-                    static_cast<std::size_t>(size));
-    std::memcpy(value_block + to * dim * size, values + from * dim * size,
-                static_cast<std::size_t>(dim * size));
+    const auto copy = [&](std::uint8_t* target, std::int64_t to_place, const std::uint8_t* source,
+                          std::int64_t place) {
+        std::memcpy(target + to_place * size, source + place * size, static_cast<std::size_t>(size));
+    };
+    for (std::int64_t d = 0; d < dim; ++d) {
+        copy(key_block, key_place(kv.format, to, d), keys, key_place(kv.format, from, d));
+        copy(value_block, value_place(kv.format, to, d, dim), values, value_place(kv.format, from, d, dim));
+    }
 }
 
 }  // namespace
@@ -100,16 +103,16 @@ void AttendInstruction::store_row(const Frame& frame, std::int64_t index, RowRan
                                   int thread) const {
     const KvArrays& kv = frame.kv;
     const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index], dim = kv.head_dim;
-    const std::int64_t slot = frame.batch.slot(row), lane = slot % kKvBlock;
+    const std::int64_t slot = frame.batch.slot(row);
     const std::int64_t block = frame.batch.block(frame.batch.span_of(row), slot / kKvBlock);
     float* rotated = work_->scratch(thread).scores;
     for (std::int64_t head = kv_heads.begin; head < kv_heads.end; ++head) {
         const float* key = frame.value(k_, thread) + index * frame.width(k_) + head * dim;
         rotate_head(frame, spec_.key_rope.get(), frame.batch.position(row), key, rotated, dim);
         const std::int64_t place = kv.offset(block, spec_.kv_layer, head);
-        frame.kernels->attention.store_kv(
-            rotated, frame.value(v_, thread) + index * frame.width(v_) + head * dim, dim, kv.half,
-            kv.keys + place + lane * kv.element_bytes(), kv.values + place + lane * dim * kv.element_bytes());
+        frame.kernels->attention.store_kv(rotated,
+                                          frame.value(v_, thread) + index * frame.width(v_) + head * dim, dim,
+                                          kv.format, slot % kKvBlock, kv.keys + place, kv.values + place);
     }
 }
 
@@ -119,6 +122,7 @@ void AttendInstruction::load_query(const Frame& frame, std::int64_t index, std::
     const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index];
     rotate_head(frame, spec_.query_rope.get(), frame.batch.position(row),
                 frame.value(q_, thread) + index * frame.width(q_) + head * dim, query, dim);
+    if (frame.kv.format == KvFormat::kBFloat16) frame.kernels->attention.round_query(query, dim);
 }
 
 // Queries [rows, heads] of a tile as those from `first` on of the scratch.
@@ -141,7 +145,7 @@ AttentionTile AttendInstruction::loaded(const Frame& frame, std::int64_t queries
     const AttendScratch& scratch = work_->scratch(thread);
     return {scratch.queries,         scratch.begins, scratch.ends, queries,
             work_->shape().head_dim, spec_.scale,    spec_.cap,    scratch.keys.data(),
-            scratch.values.data(),   frame.kv.half};
+            scratch.values.data(),   frame.kv.format};
 }
 
 AttentionTile AttendInstruction::load_tile(const Frame& frame, const AttendUnit& unit, const AttendUnit* next,

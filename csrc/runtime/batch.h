@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/attention.h"
+
 namespace pelton {
 
 // Positions are compared as float32 (kernels/attention.cpp), which is exact below this.
@@ -25,13 +27,14 @@ struct RowSetView {
     std::int64_t count;
 };
 
-// Keys [blocks, layers, heads, head_dim, 32] and values [blocks, layers, heads, 32, head_dim].
+// Keys [blocks, layers, heads, head_dim, 32] and values [blocks, layers, heads, 32, head_dim]; of bfloat16
+// the pairs that KvFormat speaks of.
 struct KvArrays {
     std::uint8_t *keys, *values;
     std::int64_t num_blocks, layers, heads, head_dim;
-    bool half;
+    KvFormat format;
 
-    std::int64_t element_bytes() const noexcept { return half ? 2 : 4; }
+    std::int64_t element_bytes() const noexcept { return format == KvFormat::kFloat32 ? 4 : 2; }
     // Bytes to one head of one layer of one block.
     std::int64_t offset(std::int64_t block, std::int64_t layer, std::int64_t head) const noexcept {
         return ((block * layers + layer) * heads + head) * head_dim * 32 * element_bytes();

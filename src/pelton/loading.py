@@ -67,6 +67,7 @@ def load_resolved(
     """Map, pack, and set up KV memory for a model that lies on this machine. Raises as load_engine."""
     where = resolved.path or resolved.reference
     model = load_model(where, resolved.kind, settings.context_length)
+    settings = replace(settings, kv_dtype=chosen_kv_dtype(model, settings))
     context, arena = allocate_kv(model.plan, model.context_length, settings)
     if context != model.context_length:  # memory allows less; some RoPE scalings depend on it
         model = load_model(where, resolved.kind, context)
@@ -154,6 +155,21 @@ def make_sampler(settings: EngineSettings, executor: Executor) -> Sampler:
     from .exec.native import NativeExecutor
 
     return Sampler(executor if isinstance(executor, NativeExecutor) else None)
+
+
+def chosen_kv_dtype(model: LoadedModel, settings: EngineSettings) -> str:
+    """What "auto" stands for: keys and values are no coarser than the activations. Those are rounded to
+    bfloat16, or to int8, unless most weights are float16 or float32."""
+    if settings.kv_dtype != "auto":
+        return settings.kv_dtype
+    sizes = [(model.weights[name].format.name, model.weights[name].num_bytes) for name in model.plan.weights]
+    fine = sum(size for name, size in sizes if name in ("F16", "F32"))
+    if settings.executor != "native" or 2 * fine > sum(size for _, size in sizes):
+        return "float16"
+    from .exec.native import level_of
+
+    fast = level_of(settings.isa) == "avx512_bf16" and model.plan.kv.head_dim % 2 == 0
+    return "bfloat16" if fast else "float16"
 
 
 def allocate_kv(plan: Plan, trained: int, settings: EngineSettings) -> tuple[int, KVArena]:

@@ -32,7 +32,9 @@ class EngineSettings:
 
     threads: None for one per available processor. context_length: None for what the model was
     trained with, as far as `kv_memory` allows. kv_memory: bytes for keys and values, None for 40 % of
-    the free memory or what `max_num_seqs` full contexts need, whichever is less.
+    the free memory or what `max_num_seqs` full contexts need, whichever is less. kv_dtype: float32, float16,
+    bfloat16, or auto: bfloat16 where the processor multiplies it and the model's weights are coarser than
+    float16, else float16.
     max_num_batched_tokens: rows of one step, the budget that prompts and running sequences share.
     scheduler: the order in which requests run (docs/scheduling.md). tenant_weights: shares of tenants under
     the scheduler "fair", 1 where nothing is said. swap_memory: bytes for keys and values of preempted
@@ -50,7 +52,7 @@ class EngineSettings:
     isa: str | None = None
     context_length: int | None = None
     kv_memory: int | None = None
-    kv_dtype: str = "float16"
+    kv_dtype: str = "auto"
     max_num_seqs: int = 128
     max_num_batched_tokens: int = 512
     scheduler: str = "token-budget"

@@ -15,6 +15,7 @@ from pelton.batch import make_batch
 from pelton.errors import EngineStoppedError, ModelFileError, PlanError
 from pelton.exec.native import NativeExecutor, available_levels
 from pelton.exec.reference import ReferenceExecutor
+from pelton.kv import KV_DTYPES
 from pelton.plan import Plan, PlanBuilder, Step, Value, rebuild
 from pelton.plan.ops import Activation, Attend, Linear
 from pelton.plan.passes import tap_attention_mass, tap_layer_outputs
@@ -34,9 +35,11 @@ def span(tokens: object, context: int = 0, table: object = TABLE, parents: objec
     return Span(0, context, rows, np.asarray(table, np.int32), np.arange(len(rows), dtype=np.int32), above)
 
 
-def logits(executor: NativeExecutor | ReferenceExecutor, plan: Plan, *passes: Batch) -> F32:
+def logits(
+    executor: NativeExecutor | ReferenceExecutor, plan: Plan, *passes: Batch, dtype: str = "float32"
+) -> F32:
     """Logits of the passes one after another on a fresh arena."""
-    arena = tiny_arena(plan)
+    arena = tiny_arena(plan, dtype=dtype)
     results = []
     for batch in passes:
         forward = executor.begin(batch, arena)
@@ -82,6 +85,25 @@ def test_block_weights_stay_near_the_reference(weight_format: str) -> None:
 
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (300, 2.0)])
+def test_bfloat16_keys_and_values_agree_with_the_reference(isa: str, window: int, cap: float) -> None:
+    """Three chunks of attention, a prompt and then rows, one of them with an odd position before it."""
+    weights = tiny_weights(weight_format="F32", layers=1)
+    plan = tiny_plan(weights, layers=1, window=window, cap=cap)
+    tokens = random_tokens(610, 4, VOCAB)
+    batches = [make_batch([span(tokens[at:to], at)]) for at, to in pairwise((0, 577, 578, 603, 610))]
+    reference, executor = ReferenceExecutor(plan, weights), NativeExecutor(plan, weights, 2, isa)
+    expected = logits(reference, plan, *batches, dtype="bfloat16")
+    found = logits(executor, plan, *batches, dtype="bfloat16")
+    finer = logits(executor, plan, *batches, dtype="float32")
+    executor.close()
+    error, rounding = np.abs(found - expected), np.abs(finer - expected)
+    # Where a sum in another order falls on the other side of a tie one number in 2^8 differs by 2^-8.
+    assert np.median(error) < 0.02 * np.median(rounding)
+    assert error.max() < rounding.max()
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (300, 2.0)])
 def test_threads_and_splits_change_no_bit(isa: str, window: int, cap: float) -> None:
     """600 positions are three chunks of attention; single rows split them over threads, prompts do not."""
     weights = tiny_weights(weight_format="Q4_1", layers=1)
@@ -104,7 +126,7 @@ def test_threads_and_splits_change_no_bit(isa: str, window: int, cap: float) -> 
         np.testing.assert_array_equal(np.concatenate(rows), whole[590:])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", KV_DTYPES)
 @pytest.mark.parametrize("neighbours", [1, 2, 7, 31])
 def test_neighbours_change_no_bit(dtype: str, neighbours: int) -> None:
     weights = tiny_weights(weight_format="Q8_0")
@@ -246,20 +268,23 @@ def test_taps_change_no_bit(case: Case) -> None:
 @pytest.mark.parametrize(
     ("context", "window", "cap"), [(0, 0, 0.0), (30, 0, 0.0), (61, 20, 4.0), (250, 0, 0.0)]
 )
-def test_every_path_of_a_tree_equals_plain_decoding(isa: str, context: int, window: int, cap: float) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_path_of_a_tree_equals_plain_decoding(
+    isa: str, context: int, window: int, cap: float, dtype: str
+) -> None:
     weights = tiny_weights(weight_format="Q4_1")
     plan = tiny_plan(weights, window=window, cap=cap)
     executor = NativeExecutor(plan, weights, 2, isa)
     random = np.random.default_rng(context)
     tokens = random_tokens(context + 24, 11, VOCAB)
     parents = np.array([-1, *(random.integers(-1, i) for i in range(1, 24))], np.int32)
-    arena = tiny_arena(plan, dtype="float16")
+    arena = tiny_arena(plan, dtype=dtype)
     if context:
         executor.begin(make_batch([span(tokens[:context])]), arena).advance()
     forward = executor.begin(make_batch([span(tokens[context:], context, parents=parents)]), arena)
     forward.advance()
     tree = forward.logits().copy()
-    bench = Bench(executor)
+    bench = Bench(executor, dtype=dtype)
     for leaf in set(range(24)) - {int(parent) for parent in parents}:
         path = [leaf]
         while parents[path[0]] >= 0:

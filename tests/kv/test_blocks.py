@@ -9,13 +9,16 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from numpy.typing import NDArray
 
 from pelton.batch import make_batch
 from pelton.errors import ConfigError, MemoryBudgetError, OutOfBlocksError
-from pelton.kv import BlockPool, BlockTable, KVArena, KVLayout, blocks_for
+from pelton.kv import KV_DTYPES, BlockPool, BlockTable, KVArena, KVLayout, blocks_for
 from pelton.plan import KVShape
+from pelton.quant.floats import narrow_bf16, widen_bf16
 from pelton.types import BLOCK_SIZE, Span
 
+F32 = NDArray[np.float32]
 SHAPE = KVShape(layers=2, kv_heads=2, head_dim=4)
 
 
@@ -82,7 +85,11 @@ Tables.TestCase.settings = settings(max_examples=40, stateful_step_count=30, dea
 TestTables = Tables.TestCase
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def rounded(x: F32, dtype: str) -> F32:
+    return widen_bf16(narrow_bf16(x)) if dtype == "bfloat16" else x.astype(dtype).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", KV_DTYPES)
 def test_arena_returns_what_was_written_in_logical_order(dtype: str) -> None:
     arena = KVArena(KVLayout(SHAPE, dtype), 4)
     random = np.random.default_rng(0)
@@ -92,21 +99,28 @@ def test_arena_returns_what_was_written_in_logical_order(dtype: str) -> None:
     arena.write(1, batch, np.arange(40, dtype=np.int32), keys, values)
     slots = np.array([0, 31, 32, 39], np.int32)
     read_keys, read_values = arena.read(1, batch, 0, slots)
-    np.testing.assert_array_equal(read_keys, keys[slots].astype(dtype))
-    np.testing.assert_array_equal(read_values, values[slots].astype(dtype))
-    arena.move_slots(table, [33, 39], 30)
-    moved, _ = arena.read(1, batch, 0, np.array([30, 31], np.int32))
-    np.testing.assert_array_equal(moved, keys[[33, 39]].astype(dtype))
+    np.testing.assert_array_equal(read_keys, rounded(keys[slots], dtype))
+    np.testing.assert_array_equal(read_values, rounded(values[slots], dtype))
+    arena.move_slots(table, [33, 36, 39], 30)
+    moved = arena.read(1, batch, 0, np.array([29, 30, 31, 32], np.int32))
+    for found, written in zip(moved, (keys, values), strict=True):
+        np.testing.assert_array_equal(found, rounded(written[[29, 33, 36, 39]], dtype))
 
 
-def test_float16_saturates() -> None:
-    arena = KVArena(KVLayout(SHAPE), 1)
+def test_heads_of_an_odd_size_have_no_pairs() -> None:
+    with pytest.raises(ConfigError, match="kv_dtype = 'bfloat16'"):
+        KVLayout(KVShape(layers=1, kv_heads=1, head_dim=5), "bfloat16")
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", 65504.0), ("bfloat16", 3.3895314e38)])
+def test_what_is_stored_is_finite(dtype: str, largest: float) -> None:
+    arena = KVArena(KVLayout(SHAPE, dtype), 1)
     batch = make_batch([Span(0, 0, np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(0, np.int32))])
-    keys = np.full((1, 2, 4), 1e9, np.float32)
+    keys = np.full((1, 2, 4), np.inf, np.float32)
     arena.write(0, batch, np.zeros(1, np.int32), keys, -keys)
     read_keys, read_values = arena.read(0, batch, 0, np.zeros(1, np.int32))
-    assert (read_keys == 65504).all()
-    assert (read_values == -65504).all()
+    assert (read_keys == np.float32(largest)).all()
+    assert (read_values == -np.float32(largest)).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -45,7 +45,7 @@ class Walk:
 class Bench:
     """An executor with an arena of its own."""
 
-    def __init__(self, executor: Executor, blocks: int = 256, dtype: str = "float16") -> None:
+    def __init__(self, executor: Executor, blocks: int = 256, dtype: str = "bfloat16") -> None:
         self.executor = executor
         self.arena = KVArena(KVLayout(executor.plan.kv, dtype), blocks)
         self.pool = BlockPool(blocks)
@@ -99,9 +99,11 @@ class Bench:
         return np.concatenate(rows)
 
 
-def check_row_independence(make: Callable[[int], Executor], length: int, batches: Sequence[int]) -> None:
+def check_row_independence(
+    make: Callable[[int], Executor], length: int, batches: Sequence[int], dtype: str = "bfloat16"
+) -> None:
     """Law 2 for one model: `make(threads)` gives its executor. Every comparison is of bits."""
-    bench = Bench(make(2))
+    bench = Bench(make(2), dtype=dtype)
     tokens = random_tokens(length, 1, bench.vocab)
     whole = bench.alone(tokens)
     assert np.isfinite(whole).all()
@@ -112,6 +114,6 @@ def check_row_independence(make: Callable[[int], Executor], length: int, batches
             among = bench.among(tokens, size - 1, chunk, seed=size)
             np.testing.assert_array_equal(among, whole, err_msg=f"batch of {size}, chunks of {chunk}")
     bench.executor.close()
-    single = Bench(make(1))
+    single = Bench(make(1), dtype=dtype)
     np.testing.assert_array_equal(single.alone(tokens, 64), whole, err_msg="one thread")
     single.executor.close()

@@ -25,14 +25,15 @@ LEVELS = available_levels()
 
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("weight_format", ["Q4_1", "Q8_0", "IQ4_NL", "F32", "BF16"])
-def test_tiny_models_on_every_instruction_set(isa: str, weight_format: str) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_tiny_models_on_every_instruction_set(isa: str, weight_format: str, dtype: str) -> None:
     weights = tiny_weights(weight_format=weight_format)
     plan = tiny_plan(weights)
 
     def make(threads: int) -> Executor:
         return NativeExecutor(plan, weights, threads=threads, isa=isa)
 
-    check_row_independence(make, length=90, batches=(2, 5, 32))
+    check_row_independence(make, length=90, batches=(2, 5, 32), dtype=dtype)
 
 
 @pytest.mark.parametrize("isa", LEVELS)

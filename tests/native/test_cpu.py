@@ -86,6 +86,18 @@ def test_exp_keeps_its_stated_error(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_coarse_exp2_keeps_its_stated_error(isa: str) -> None:
+    x = np.concatenate([np.linspace(-126, 0, 1 << 20), np.linspace(-2, 0, 1 << 20)]).astype(np.float32)
+    exact = np.exp2(x.astype(np.float64))
+    assert np.abs(_native.vector_coarse_exp2(x, isa) / exact - 1).max() <= 3e-6
+    edges = np.array([0.0, -0.0, -1.0, -150.0, -200.0, -1e30, -np.inf, np.nan] * 2, np.float32)
+    found = _native.vector_coarse_exp2(edges, isa)[:8]
+    np.testing.assert_array_equal(found[[0, 1, 2, 4, 5, 6]], [1, 1, 0.5, 0, 0, 0])
+    assert found[3] < 1e-44
+    assert np.isnan(found[7])
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_exp_at_the_edges(isa: str) -> None:
     x = np.array([-np.inf, -1e30, -88.0, 0.0, -0.0, 89.0, 1e30, np.inf] * 2, np.float32)
     expected = [0, 0, 0, 1, 1, np.inf, np.inf, np.inf] * 2

@@ -336,6 +336,20 @@ def test_fine_activations_have_a_scale_for_each_half() -> None:
     assert np.all(error <= np.repeat(halves.reshape(5, 4), 16, axis=1)[[0, 2, 3, 4]] / 127 * 0.5001)
 
 
+@pytest.mark.parametrize("fine", [False, True])
+@pytest.mark.parametrize("width", [32, 128, 160, 416])
+def test_blocks_that_are_rounded_together_are_those_that_are_rounded_alone(width: int, fine: bool) -> None:
+    """Ordinary blocks beside such as hold a NaN, an infinity, nothing or next to nothing."""
+    x = random_rows(40, width, seed=width)
+    strange = np.random.default_rng(width).integers(0, x.size, 60)
+    x.reshape(-1)[strange] = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30, -0.0], np.float32), 60)
+    x[10:20, : width // 2] = 0.0
+    x[20:25] *= np.float32(1e-33)
+    rows = _native.quantize(x, ISAS[0], fine)
+    for isa in ISAS[1:]:
+        np.testing.assert_array_equal(_native.quantize(x, isa, fine), rows)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_extreme_codes_do_not_saturate(isa: str) -> None:
     packed = _native.PackedWeight(16, 256, _native.WeightLayout.block(8, 32, 0, "f32", True))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..models.load import LoadedModel
     from ..quant.tensor import Tensor
 
-_KV_TYPES = (("float16", 2), ("float32", 4))
+_KV_TYPES = (("bfloat16", 2), ("float16", 2), ("float32", 4))
 
 
 @dataclass(frozen=True)

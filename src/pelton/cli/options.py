@@ -86,9 +86,10 @@ class EngineFlags:
         Any,
         typer.Option("--kv-memory", metavar="SIZE", parser=parse_size, help="Memory for keys and values."),
     ] = None
-    kv_dtype: Annotated[str, typer.Option("--kv-dtype", "--kv-cache-dtype", help="float16 or float32.")] = (
-        "float16"
-    )
+    kv_dtype: Annotated[
+        str,
+        typer.Option("--kv-dtype", "--kv-cache-dtype", help="auto, bfloat16, float16 or float32."),
+    ] = "auto"
     max_num_seqs: Annotated[
         int, typer.Option("--max-num-seqs", "--parallel", "-np", help="Sequences that run at once.")
     ] = 128

@@ -36,6 +36,11 @@ def available_levels() -> list[str]:
     return isa_levels()
 
 
+def level_of(isa: str | None) -> str:
+    """The level that a setting names; None means PELTON_ISA or else the fastest. Raises ConfigError."""
+    return resolve_isa(isa or "")
+
+
 @dataclass(frozen=True)
 class InstructionTime:
     """Nanoseconds per thread since tracing began: at work, and waiting for others before and inside it."""
@@ -173,7 +178,7 @@ class NativeExecutor:
     ) -> None:
         verify(plan)
         self.plan = plan
-        self.isa = resolve_isa(isa or "")
+        self.isa = level_of(isa)
         workspace = Workspace()
         pool = ThreadPool(threads, workspace.reserve)
         packed = NativeWeights(weights, plan.weight_shapes, pool)

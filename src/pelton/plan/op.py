@@ -46,6 +46,10 @@ class Value:
 class KVView(Protocol):
     """Where attention keeps keys and values, as the NumPy definition sees it."""
 
+    @property
+    def rounds_to_bf16(self) -> bool:
+        """Whether queries and the weights of values are rounded as keys and values are."""
+
     def write(self, layer: int, batch: Batch, rows: I32, keys: F32, values: F32) -> None:
         """Store keys, values [rows, K, D] of the given batch rows in their sequences' slots."""
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .format import F32, U8, Format
+
+U16 = NDArray[np.uint16]
 
 
 def _decode_f32(blocks: U8) -> F32:
@@ -26,20 +29,28 @@ def _encode_f16(blocks: F32) -> U8:
     return np.ascontiguousarray(blocks.astype("<f2")).view(np.uint8)
 
 
-def _decode_bf16(blocks: U8) -> F32:
-    upper = np.ascontiguousarray(blocks).view("<u2").astype(np.uint32)
-    decoded: F32 = (upper << np.uint32(16)).view(np.float32)
-    return decoded
+def widen_bf16(upper: U16) -> F32:
+    """bfloat16, as the bits of each number, to float32: exact."""
+    widened: F32 = (upper.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return widened
 
 
-def _encode_bf16(blocks: F32) -> U8:
-    word = np.ascontiguousarray(blocks, dtype=np.float32).view(np.uint32)
+def narrow_bf16(x: F32) -> U16:
+    """The bits of the nearest bfloat16, ties to even; a NaN stays one."""
+    word = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
     odd = (word >> np.uint32(16)) & np.uint32(1)
     # Wraps only for NaN payloads, which the next line replaces.
     rounded = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
     quiet = (word >> np.uint32(16)) | np.uint32(0x0040)
-    upper = np.where(np.isnan(blocks), quiet, rounded).astype("<u2")
-    return np.ascontiguousarray(upper).view(np.uint8)
+    return np.asarray(np.where(np.isnan(x), quiet, rounded).astype(np.uint16))
+
+
+def _decode_bf16(blocks: U8) -> F32:
+    return widen_bf16(np.ascontiguousarray(blocks).view("<u2"))
+
+
+def _encode_bf16(blocks: F32) -> U8:
+    return np.ascontiguousarray(narrow_bf16(blocks).astype("<u2")).view(np.uint8)
 
 
 FLOAT32 = Format("F32", 1, 4, _decode_f32, _encode_f32, 0.0)

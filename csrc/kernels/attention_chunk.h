@@ -1,0 +1,352 @@
+// Tiles of attention over one chunk, for keys and values of any format. Included by the files that compile
+// them; kernels/attention.h says what they compute.
+#pragma once
+
+#include "isa/simd.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise_math.h"
+
+namespace pelton::PELTON_ISA {
+
+namespace {
+
+#if defined(PELTON_ISA_avx512) || defined(PELTON_ISA_avx512_bf16)
+constexpr int kTileQueries = 6, kTileVectors = 4;  // 24 sums, 4 loads and a broadcast of 32 registers
+#else
+constexpr int kTileQueries = 3, kTileVectors = 2;  // vectors of 16 are two registers of 16
+#endif
+
+// How a format is read: `kRun` neighbours along the sum (elements of a key, positions of values) lie together
+// and are multiplied by as many neighbours of the other factor, `Factor`.
+struct FloatKv {
+    using Type = float;
+    using Lanes = f32x16;
+    using Factor = float;
+    using Weight = float;
+    static constexpr int kRun = 1;
+    static PELTON_INLINE Lanes load16(const Type* p) { return load(p); }
+    static PELTON_INLINE f32x16 all(Factor x) { return set1(x); }
+    static PELTON_INLINE f32x16 add_product(f32x16 acc, Lanes kv, f32x16 factor) {
+        return fma(kv, factor, acc);
+    }
+};
+struct HalfKv : FloatKv {
+    using Type = uint16_t;
+    static PELTON_INLINE Lanes load16(const Type* p) { return load_f16(p); }
+};
+struct BrainKv {
+    using Type = uint16_t;
+    using Lanes = i32x16;    // pairs of bfloat16
+    using Factor = int32_t;  // a pair of
+    using Weight = uint16_t;
+    static constexpr int kRun = 2;
+    static PELTON_INLINE Lanes load16(const Type* p) { return load_i32(reinterpret_cast<const int32_t*>(p)); }
+    static PELTON_INLINE i32x16 all(Factor x) { return set1_i32(x); }
+    static PELTON_INLINE f32x16 add_product(f32x16 acc, Lanes kv, i32x16 factor) {
+        return add_bf16_products(acc, kv, factor);
+    }
+};
+
+// Blocks of a chunk that some query of the tile sees, as places in the chunk, and the positions among them.
+struct BlockRange {
+    int64_t begin, end;
+    int64_t first_position, last_position;  // [first, last)
+};
+
+BlockRange seen_blocks(const AttentionTile& tile, int64_t chunk) {
+    const int64_t first = chunk * kChunkPositions, last = first + kChunkPositions;
+    int64_t begin = last, end = first;
+    for (int64_t q = 0; q < tile.num_queries; ++q) {
+        if (tile.begins[q] >= last || tile.ends[q] <= first) continue;
+        begin = tile.begins[q] < begin ? tile.begins[q] : begin;
+        end = tile.ends[q] > end ? tile.ends[q] : end;
+    }
+    begin = begin < first ? first : begin;
+    end = end > last ? last : end;
+    if (begin >= end) return {0, 0, 0, 0};
+    return {(begin - first) / kKvBlock, (end - first + kKvBlock - 1) / kKvBlock, begin - first, end - first};
+}
+
+// Positions of a block that some query sees; nothing is known of what the others hold.
+struct BlockPart {
+    int64_t first, last;
+};
+
+// In runs of kRun, whose other positions get a weight of zero.
+template <int kRun>
+PELTON_INLINE BlockPart seen_part(BlockRange blocks, int64_t block) {
+    const int64_t first = blocks.first_position - block * kKvBlock;
+    const int64_t last = blocks.last_position - block * kKvBlock;
+    return {(first > 0 ? first : 0) / kRun, ((last < kKvBlock ? last : kKvBlock) + kRun - 1) / kRun};
+}
+
+// Blocks of keys whose scores are summed at once: few queries take several, so that enough independent sums
+// hide the latency of fma.
+template <int kQueries>
+constexpr int kTogether = kQueries > 3                         ? 1
+                          : kTileQueries < 6 && kQueries == 3  ? 1
+                          : kTileQueries >= 6 && kQueries == 1 ? kKeysAhead
+                                                               : 2;
+
+// A block is a page or two of its own, where the hardware's prefetching ends, so those that come next are
+// asked for ahead, kTogether of them: a chunk's keys, its values, the keys of what comes after. Measured: the
+// attention of a decode step at 1,900 positions takes 0.57 times as long as without.
+template <class Type>
+PELTON_INLINE void prefetch(const Type* p, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(Type))) __builtin_prefetch(p + i);
+}
+
+// Raw products of kQueries queries with the 32 positions of kBlocks blocks; `ahead` are the blocks that come
+// next. A query's factors take up its row of `dim` floats, or the beginning of it.
+template <class Kv, int kQueries, int kBlocks>
+void score_tile(const float* queries, int64_t dim, const void* const* keys, const void* const* ahead,
+                float* scores) {
+    using Type = typename Kv::Type;
+    const auto* factors = reinterpret_cast<const typename Kv::Factor*>(queries);
+    f32x16 acc[kBlocks][kQueries][2];
+    PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) PELTON_UNROLL for (int q = 0; q < kQueries; ++q)
+        acc[b][q][0] = acc[b][q][1] = set1(0.0f);
+    for (int64_t d = 0; d < dim / Kv::kRun; ++d) {
+        constexpr int64_t kStep = Kv::kRun * kKvBlock;
+        PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) {
+            const Type* key = static_cast<const Type*>(keys[b]) + d * kStep;
+            prefetch(static_cast<const Type*>(ahead[b]) + d * kStep, kStep);
+            const auto low = Kv::load16(key), high = Kv::load16(key + kStep / 2);
+            PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+                const auto factor = Kv::all(factors[q * dim + d]);
+                acc[b][q][0] = Kv::add_product(acc[b][q][0], low, factor);
+                acc[b][q][1] = Kv::add_product(acc[b][q][1], high, factor);
+            }
+        }
+    }
+    PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+        store(scores + q * kChunkPositions + b * kKvBlock, acc[b][q][0]);
+        store(scores + q * kChunkPositions + b * kKvBlock + 16, acc[b][q][1]);
+    }
+}
+
+template <class Kv, int kQueries>
+void score_blocks(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks, float* scores) {
+    constexpr int kStep = kTogether<kQueries>;
+    const float* queries = tile.queries + query * tile.head_dim;
+    float* out = scores + query * kChunkPositions + blocks.begin * kKvBlock;
+    const void* upcoming[2 * kChunkBlocks + kKeysAhead];  // keys, values, more keys
+    const int64_t first = chunk * kChunkBlocks + blocks.begin, count = blocks.end - blocks.begin;
+    if (count == 0) return;
+    for (int64_t i = 0; i < count; ++i) {
+        upcoming[i] = tile.keys[first + i];
+        upcoming[count + i] = tile.values[first + i];
+    }
+    for (int64_t i = 0; i < kKeysAhead; ++i) upcoming[2 * count + i] = tile.keys[first + count + i];
+    int64_t b = 0;
+    for (; b + kStep <= count; b += kStep)
+        score_tile<Kv, kQueries, kStep>(queries, tile.head_dim, upcoming + b, upcoming + b + kStep,
+                                        out + b * kKvBlock);
+    for (; b < count; ++b)
+        score_tile<Kv, kQueries, 1>(queries, tile.head_dim, upcoming + b, upcoming + b + kStep,
+                                    out + b * kKvBlock);
+}
+
+// Sums p * value of kQueries queries for kVectors * 16 neighbouring elements. A query's weights take up its
+// row of scores, or the beginning of it.
+template <class Kv, int kQueries, int kVectors>
+void weigh_tile(const float* p, const void* const* values, const void* const* next_keys, BlockRange blocks,
+                int64_t dim, int64_t element, int64_t state_size, float* outputs) {
+    using Type = typename Kv::Type;
+    const auto* weights = reinterpret_cast<const typename Kv::Factor*>(p);
+    f32x16 acc[kQueries][kVectors];
+    PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
+        acc[q][v] = set1(0.0f);
+    for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+        const Type* value = static_cast<const Type*>(values[b]) + element * Kv::kRun;
+        const int64_t next = b + kTogether<kQueries>;
+        const Type* ahead =
+            static_cast<const Type*>(next < blocks.end ? values[next] : next_keys[next - blocks.end]) +
+            element * Kv::kRun;
+        const int64_t start = b * kKvBlock / Kv::kRun;
+        const BlockPart part = seen_part<Kv::kRun>(blocks, b);
+        for (int64_t n = part.first; n < part.last; ++n) {
+            prefetch(ahead + n * dim * Kv::kRun, 16 * kVectors * Kv::kRun);
+            typename Kv::Lanes loaded[kVectors];
+            PELTON_UNROLL for (int v = 0; v < kVectors; ++v) loaded[v] =
+                Kv::load16(value + (n * dim + 16 * v) * Kv::kRun);
+            PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+                const auto weight = Kv::all(weights[q * kChunkPositions + start + n]);
+                PELTON_UNROLL for (int v = 0; v < kVectors; ++v) acc[q][v] =
+                    Kv::add_product(acc[q][v], loaded[v], weight);
+            }
+        }
+    }
+    // Adding 0 turns -0 into 0, so that it makes no difference whether unseen positions were added.
+    PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
+        store(outputs + q * state_size + element + 16 * v, acc[q][v] + set1(0.0f));
+}
+
+// The last elements of a head whose size is not a multiple of 16.
+template <class Kv>
+void weigh_rest(const float* p, const void* const* values, BlockRange blocks, int64_t dim, int64_t element,
+                float* output) {
+    using Type = typename Kv::Type;
+    const auto* weights = reinterpret_cast<const typename Kv::Factor*>(p);
+    f32x16 acc = set1(0.0f);
+    const int64_t count = dim - element;
+    for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+        const BlockPart part = seen_part<Kv::kRun>(blocks, b);
+        for (int64_t n = part.first; n < part.last; ++n) {
+            Type padded[16 * Kv::kRun] = {};
+            memcpy(padded, static_cast<const Type*>(values[b]) + (n * dim + element) * Kv::kRun,
+                   static_cast<size_t>(count) * Kv::kRun * sizeof(Type));
+            acc = Kv::add_product(acc, Kv::load16(padded), Kv::all(weights[b * kKvBlock / Kv::kRun + n]));
+        }
+    }
+    store_first(output + element, static_cast<int>(count), acc + set1(0.0f));
+}
+
+template <class Kv, int kQueries>
+void weigh_values(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks,
+                  const float* scores, int64_t size, float* states) {
+    const int64_t dim = tile.head_dim;
+    const void* const* values = tile.values + chunk * kChunkBlocks;
+    const void* const* next = tile.keys + chunk * kChunkBlocks + blocks.end;
+    const float* p = scores + query * kChunkPositions;
+    float* outputs = states + query * size + kStateHeader;
+    int64_t d = 0;
+    for (; d + 16 * kTileVectors <= dim; d += 16 * kTileVectors)
+        weigh_tile<Kv, kQueries, kTileVectors>(p, values, next, blocks, dim, d, size, outputs);
+    for (; d + 16 <= dim; d += 16)
+        weigh_tile<Kv, kQueries, 1>(p, values, next, blocks, dim, d, size, outputs);
+    if (d == dim) return;
+    for (int q = 0; q < kQueries; ++q)
+        weigh_rest<Kv>(p + q * kChunkPositions, values, blocks, dim, d, outputs + q * size);
+}
+
+// Calls f.template operator()<n>(first) for groups of n queries that cover all of them.
+template <class Function>
+PELTON_INLINE void for_query_groups(int64_t count, Function f) {
+    int64_t q = 0;
+    for (; count - q >= kTileQueries; q += kTileQueries) f.template operator()<kTileQueries>(q);
+    if constexpr (kTileQueries > 3) {
+        if (count - q >= 3) {
+            f.template operator()<3>(q);
+            q += 3;
+        }
+    }
+    if (count - q == 2) f.template operator()<2>(q);
+    if (count - q == 1) f.template operator()<1>(q);
+}
+
+template <class Kv>
+void score(const AttentionTile& tile, int64_t chunk, BlockRange blocks, float* scores) {
+    for_query_groups(tile.num_queries, [&]<int kQueries>(int64_t q) {
+        score_blocks<Kv, kQueries>(tile, q, chunk, blocks, scores);
+    });
+}
+
+PELTON_INLINE mask16 visible(const AttentionTile& tile, int64_t query, f32x16 lanes, int64_t position) {
+    const float offset = static_cast<float>(position);  // exact up to 2^24 positions
+    const mask16 before_end = less(lanes, set1(static_cast<float>(tile.ends[query]) - offset));
+    const f32x16 inside = select(before_end, lanes, set1(-1e30f));
+    return less(set1(static_cast<float>(tile.begins[query]) - offset - 0.5f), inside);
+}
+
+PELTON_INLINE f32x16 lane_numbers() {
+    static const float kNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(kNumbers);
+}
+
+// Scales, caps and masks the scores of a query; returns their maximum.
+float mask_scores(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks, float* scores) {
+    const f32x16 lanes = lane_numbers(), nothing = set1(-__builtin_inff());
+    const int64_t begin = tile.begins[query] - chunk * kChunkPositions;
+    const int64_t end = tile.ends[query] - chunk * kChunkPositions;
+    f32x16 largest = nothing;
+    for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += 16) {
+        f32x16 s = load(scores + i) * set1(tile.scale);
+        if (tile.cap != 0.0f) s = set1(tile.cap) * tanh(s / set1(tile.cap));
+        if (i < begin || i + 16 > end)
+            s = select(visible(tile, query, lanes, chunk * kChunkPositions + i), s, nothing);
+        largest = max(largest, s);
+        store(scores + i, s);
+    }
+    return reduce_max(largest);
+}
+
+// Turns masked scores into p = exp(score - m) and returns their sum.
+float exponentials(BlockRange blocks, float largest, float* scores) {
+    f32x16 sum = set1(0.0f);
+    for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += 16) {
+        const f32x16 p = exp(load(scores + i) - set1(largest));
+        sum += p;
+        store(scores + i, p);
+    }
+    return reduce_add(sum);
+}
+
+// The same with p rounded to bfloat16 for the values; the sum is of p as it was.
+float coarse_exponentials(BlockRange blocks, float largest, float* scores) {
+    const f32x16 log2_e = set1(1.44269504f), shift = set1(-largest * 1.44269504f);
+    f32x16 sums[2] = {set1(0.0f), set1(0.0f)};
+    for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += 32) {
+        const f32x16 low = coarse_exp2(fma(load(scores + i), log2_e, shift)),
+                     high = coarse_exp2(fma(load(scores + i + 16), log2_e, shift));
+        sums[0] += low;
+        sums[1] += high;
+        store_bf16(reinterpret_cast<uint16_t*>(scores) + i, low, high);  // behind what is still to be read
+    }
+    return reduce_add(sums[0] + sums[1]);
+}
+
+template <class Kv>
+void weigh(const AttentionTile& tile, int64_t chunk, BlockRange blocks, const float* scores, int64_t size,
+           float* states) {
+    for_query_groups(tile.num_queries, [&]<int kQueries>(int64_t q) {
+        weigh_values<Kv, kQueries>(tile, q, chunk, blocks, scores, size, states);
+    });
+}
+
+// Weights in the format that add_product takes.
+template <class Kv>
+PELTON_INLINE float weights(BlockRange blocks, float largest, float* scores) {
+    if constexpr (Kv::kRun == 2) return coarse_exponentials(blocks, largest, scores);
+    return exponentials(blocks, largest, scores);
+}
+
+// attend_chunk of attention.h for one format.
+template <class Kv>
+void chunk_of(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, float* states) {
+    const BlockRange blocks = seen_blocks(tile, chunk);
+    score<Kv>(tile, chunk, blocks, scores);
+    // All maximums first: each ends in a chain of dependent instructions, which the next query's can overlap.
+    for (int64_t q = 0; q < tile.num_queries; ++q)
+        states[q * state_size] = mask_scores(tile, q, chunk, blocks, scores + q * kChunkPositions);
+    for (int64_t q = 0; q < tile.num_queries; ++q) {
+        float* row = scores + q * kChunkPositions;
+        const float largest = states[q * state_size];
+        const bool unseen = !(largest > -__builtin_inff());
+        if (unseen && largest == largest)  // keeps -inf - -inf, a NaN, out of what others see as zeros
+            memset(reinterpret_cast<typename Kv::Weight*>(row) + blocks.begin * kKvBlock, 0,
+                   static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock) * sizeof(typename Kv::Weight));
+        states[q * state_size + 1] = unseen ? 0.0f : weights<Kv>(blocks, largest, row);
+    }
+    weigh<Kv>(tile, chunk, blocks, scores, state_size, states);
+}
+
+// add_mass of attention.h for one format.
+template <class Kv>
+void mass_of(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size, const float* states,
+             float* mass) {
+    const BlockRange blocks = seen_blocks(tile, chunk);
+    score<Kv>(tile, chunk, blocks, scores);
+    for (int64_t q = 0; q < tile.num_queries; ++q) {
+        float* row = scores + q * kChunkPositions;
+        const float* state = states + q * state_size;
+        mask_scores(tile, q, chunk, blocks, row);
+        exponentials(blocks, state[0], row);
+        for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; ++i)
+            mass[i] += row[i] / state[1];
+    }
+}
+
+}  // namespace
+
+}  // namespace pelton::PELTON_ISA
