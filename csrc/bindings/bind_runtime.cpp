@@ -196,15 +196,15 @@ void add_experts(Program& program, int x, int blocks, int routed, int output,
                  std::vector<std::shared_ptr<PackedWeight>> up,
                  std::vector<std::shared_ptr<PackedWeight>> down, const std::vector<int>& buffers,
                  const std::string& activation, std::int64_t top_k) {
-    require(buffers.size() == 6, "experts need six scratch values");
+    require(buffers.size() == 5, "experts need five scratch values");
     ExpertWeights weights;
     weights.gate.assign(gate.begin(), gate.end());
     weights.up.assign(up.begin(), up.end());
     weights.down.assign(down.begin(), down.end());
     program.add(std::make_unique<ExpertInstruction>(
         LinearInput{x, blocks}, routed, output, std::move(weights),
-        ExpertBuffers{buffers[0], buffers[1], buffers[2], buffers[3], buffers[4], buffers[5]},
-        activation_of(activation), top_k));
+        ExpertBuffers{buffers[0], buffers[1], buffers[2], buffers[3], buffers[4]}, activation_of(activation),
+        top_k));
 }
 
 void bind_building(nb::class_<Program>& program) {
@@ -262,13 +262,12 @@ void bind_building(nb::class_<Program>& program) {
         .def(
             "gated_linear",
             [](Program& p, int x, int blocks, std::shared_ptr<PackedWeight> gate,
-               std::shared_ptr<PackedWeight> up, const std::string& activation, int y, int scratch,
-               int quantized) {
+               std::shared_ptr<PackedWeight> up, const std::string& activation, int y, int quantized) {
                 p.add(std::make_unique<GatedLinearInstruction>(LinearInput{x, blocks}, std::move(gate),
                                                                std::move(up), activation_of(activation), y,
-                                                               scratch, quantized));
+                                                               quantized));
             },
-            "x"_a, "blocks"_a, "gate"_a, "up"_a, "activation"_a, "y"_a, "scratch"_a, "quantized"_a)
+            "x"_a, "blocks"_a, "gate"_a, "up"_a, "activation"_a, "y"_a, "quantized"_a)
         .def("experts", &add_experts, "x"_a, "blocks"_a, "routed"_a, "y"_a, "gate"_a, "up"_a, "down"_a,
              "buffers"_a, "activation"_a, "top_k"_a)
         .def("attend", &add_attend, "q"_a, "k"_a, "v"_a, "y"_a, "kv_layer"_a, "heads"_a, "kv_heads"_a,

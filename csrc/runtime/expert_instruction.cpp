@@ -28,8 +28,8 @@ ExpertInstruction::ExpertInstruction(LinearInput input, int routed, int output, 
       top_k_(top_k) {
     for (const int value : {input.x, input.blocks, routed})
         if (value >= 0) reads(value, false);
-    for (const int value : {output, buffers.inputs, buffers.blocks, buffers.hidden, buffers.scratch,
-                            buffers.rounded, buffers.results})
+    for (const int value :
+         {output, buffers.inputs, buffers.blocks, buffers.hidden, buffers.rounded, buffers.results})
         if (value >= 0) writes(value, false);
 }
 
@@ -59,6 +59,8 @@ void ExpertInstruction::check_weights(const ValueCheck& values, int row_set) con
                     "a down weight does not fit its gate");
         values.that(down.layout().kind != WeightKind::kBlock || buffers_.rounded >= 0,
                     "the rounded hidden values are missing");
+        values.that(down.layout().kind == WeightKind::kBlock || buffers_.hidden >= 0,
+                    "the hidden values are missing");
     }
     values.shape("the output", output_, first.inputs(), row_set);
 }
@@ -72,8 +74,7 @@ void ExpertInstruction::check_buffers(const ValueCheck& values, int row_set) con
         values.shape("the input", source, each, row_set);
         values.shape("the gathered input", target, each * top_k_, row_set);
     }
-    values.shape("the hidden values", buffers_.hidden, hidden * top_k_, row_set);
-    values.shape("the scratch", buffers_.scratch, hidden * top_k_, row_set);
+    if (buffers_.hidden >= 0) values.shape("the hidden values", buffers_.hidden, hidden * top_k_, row_set);
     values.shape("the results", buffers_.results, width * top_k_, row_set);
     if (buffers_.rounded < 0) return;
     values.that(hidden % kBlockInputs == 0, "activations are rounded in blocks of 32");
@@ -138,7 +139,7 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
         if (rows == 0) continue;
         const PackedWeight& gate = *weights_.gate[e];
         const std::int64_t width = gate.inputs(), hidden = gate.outputs();
-        float* middle = frame.value(buffers_.hidden, thread) + start * hidden;
+        float* middle = buffers_.hidden < 0 ? nullptr : frame.value(buffers_.hidden, thread) + start * hidden;
         ActivationBlock* rounded = blocks_at(frame, buffers_.rounded, thread);
         if (rounded != nullptr) rounded += start * hidden / kBlockInputs;
         if (down) {
@@ -161,8 +162,7 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
             buffers_.inputs < 0 ? nullptr : frame.value(buffers_.inputs, thread) + start * width;
         run_gated({frame.kernels, &gate, weights_.up[e].get(),
                    blocks == nullptr ? nullptr : blocks + start * width / kBlockInputs, inputs, middle,
-                   frame.value(buffers_.scratch, thread) + start * hidden, rounded, activation_,
-                   frame.prefetch.of(rows)},
+                   rounded, activation_, frame.prefetch.of(rows)},
                   gated_share(gate, rows, thread, threads));
     }
 }

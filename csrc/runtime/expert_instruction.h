@@ -12,9 +12,9 @@ struct ExpertWeights {
 
 // Scratch values, [rows, top_k * width]: one row for each pair of a row and one of its experts.
 struct ExpertBuffers {
-    int inputs, blocks;            // gathered input; either -1 as in LinearInput
-    int hidden, scratch, rounded;  // [.., F] twice and its blocks (-1 when `down` is not a block weight)
-    int results;                   // [.., W]
+    int inputs, blocks;   // gathered input; either -1 as in LinearInput
+    int hidden, rounded;  // [.., F] as floats, or as blocks if `down` is a block weight; the other one is -1
+    int results;          // [.., W]
 };
 
 class ExpertInstruction : public Instruction {

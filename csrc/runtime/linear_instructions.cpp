@@ -105,69 +105,82 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread,
     return {pairs.panel_begin * 2, std::min(pairs.panel_end * 2, panels), pairs.row_begin, pairs.row_end};
 }
 
+namespace {
+
+constexpr std::int64_t kGatedRows = 96, kGatedPanels = 8, kGatedColumns = kGatedPanels * kPanelOutputs;
+
+// What a tile [kGatedRows, kGatedColumns] of `gate` holds becomes the outputs of its rows.
+void finish_gated(const GatedCall& call, const float* up, float* gate, const LinearRange& part) {
+    const std::int64_t width = call.gate->outputs(), column = part.panel_begin * kPanelOutputs;
+    const std::int64_t count = std::min(part.panel_end * kPanelOutputs, width) - column;
+    for (std::int64_t r = part.row_begin; r < part.row_end; ++r, gate += kGatedColumns, up += kGatedColumns) {
+        call.kernels->elementwise.gate(call.activation, gate, up, gate, count);
+        if (call.outputs != nullptr)
+            std::memcpy(call.outputs + r * width + column, gate, static_cast<std::size_t>(count) * 4);
+        if (call.quantized != nullptr)
+            call.kernels->linear.quantize(gate, count, count, false,
+                                          call.quantized + (r * width + column) / kBlockInputs, 0,
+                                          count / kBlockInputs);
+    }
+}
+
+}  // namespace
+
 void run_gated(const GatedCall& call, const LinearRange& range) {
-    constexpr std::int64_t kRows = 96, kPanels = 8;  // 48 KB of outputs
-    const std::int64_t width = call.gate->outputs(), inputs = call.gate->inputs();
-    LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs,    call.outputs, width,
-                    nullptr,           false,       false,       call.ahead};
-    LinearCall up{call.up->view(), call.blocks, call.inputs, inputs, call.scratch,
-                  width,           nullptr,     false,       false,  call.ahead};
+    alignas(64) float tiles[2][kGatedRows * kGatedColumns];  // 48 KB each
+    const std::int64_t inputs = call.gate->inputs();
+    LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs, nullptr,
+                    kGatedColumns,     nullptr,     false,       false,  call.ahead};
+    LinearCall up = gate;
+    up.weight = call.up->view();
     const bool alike = gate.weight.panel_bytes == up.weight.panel_bytes;
-    for (std::int64_t row = range.row_begin; row < range.row_end; row += kRows) {
-        const std::int64_t row_end = std::min(row + kRows, range.row_end);
-        for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kPanels) {
-            const LinearRange part{panel, std::min(panel + kPanels, range.panel_end), row, row_end};
+    for (std::int64_t row = range.row_begin; row < range.row_end; row += kGatedRows) {
+        const std::int64_t row_end = std::min(row + kGatedRows, range.row_end);
+        for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kGatedPanels) {
+            const LinearRange part{panel, std::min(panel + kGatedPanels, range.panel_end), row, row_end};
             if (alike) {
                 gate.then = up.weight.data + panel * up.weight.panel_bytes;
                 const std::int64_t next =
                     part.panel_end < range.panel_end ? part.panel_end : range.panel_begin;
                 up.then = gate.weight.data + next * gate.weight.panel_bytes;
             }
+            const std::int64_t before = row * kGatedColumns + panel * kPanelOutputs;  // of the tile's first
+            gate.outputs = tiles[0] - before;
+            up.outputs = tiles[1] - before;
             call.kernels->linear.linear(gate, part);
             call.kernels->linear.linear(up, part);
-            const std::int64_t column = panel * kPanelOutputs;
-            const std::int64_t count = std::min(part.panel_end * kPanelOutputs, width) - column;
-            for (std::int64_t r = row; r < row_end; ++r) {
-                float* y = call.outputs + r * width + column;
-                call.kernels->elementwise.gate(call.activation, y, call.scratch + r * width + column, y,
-                                               count);
-                if (call.quantized != nullptr)
-                    call.kernels->linear.quantize(y, count, count, false,
-                                                  call.quantized + (r * width + column) / kBlockInputs, 0,
-                                                  count / kBlockInputs);
-            }
+            finish_gated(call, tiles[1], tiles[0], part);
         }
     }
 }
 
 GatedLinearInstruction::GatedLinearInstruction(LinearInput input, Weight gate, Weight up,
-                                               Activation activation, int output, int scratch, int quantized)
+                                               Activation activation, int output, int quantized)
     : input_(input),
       gate_(std::move(gate)),
       up_(std::move(up)),
       activation_(activation),
       output_(output),
-      scratch_(scratch),
       quantized_(quantized) {
     if (input.x >= 0) reads(input.x, false);
     if (input.blocks >= 0) reads(input.blocks, false);
-    writes(output, false);
-    writes(scratch, false);
+    if (output >= 0) writes(output, false);
     if (quantized >= 0) writes(quantized, false);
 }
 
 void GatedLinearInstruction::check(const ValueCheck& values) const {
-    const int row_set = values.spec("the output", output_).row_set;
+    values.that(output_ >= 0 || quantized_ >= 0, "the output is missing");
+    const int row_set = values.spec("the output", output_ >= 0 ? output_ : quantized_).row_set;
     for (const Weight& weight : {gate_, up_}) {
         check_input(values, input_, *weight, row_set);
-        values.shape("the output", output_, weight->outputs(), row_set);
+        values.that(weight->outputs() == gate_->outputs(), "gate and up differ in outputs");
     }
-    values.shape("the scratch", scratch_, gate_->outputs(), row_set);
+    if (output_ >= 0) values.shape("the output", output_, gate_->outputs(), row_set);
     if (quantized_ >= 0) values.blocks("the rounded output", quantized_, gate_->outputs(), row_set);
 }
 
 void GatedLinearInstruction::run(const Frame& frame, int thread) const {
-    const std::int64_t rows = frame.rows(output_);
+    const std::int64_t rows = frame.rows(output_ >= 0 ? output_ : quantized_);
     if (rows == 0) return;
     const GatedCall call{
         frame.kernels,
@@ -175,8 +188,7 @@ void GatedLinearInstruction::run(const Frame& frame, int thread) const {
         up_.get(),
         blocks_of(frame, input_.blocks, thread),
         floats_of(frame, input_.x, thread),
-        frame.value(output_, thread),
-        frame.value(scratch_, thread),
+        output_ < 0 ? nullptr : frame.value(output_, thread),
         quantized_ < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
         activation_,
         frame.prefetch.of(rows)};

@@ -212,7 +212,6 @@ class Program:
         up: PackedWeight,
         activation: str,
         y: int,
-        scratch: int,
         quantized: int,
     ) -> None: ...
     def experts(

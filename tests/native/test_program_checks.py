@@ -28,7 +28,7 @@ def mixture(b: Building, **changed: Any) -> None:
         "gate": [up, up],
         "up": [up, up],
         "down": [down, down],
-        "buffers": [b.value(), -1, b.value(32), b.value(32), -1, b.value()],
+        "buffers": [b.value(), -1, b.value(32), -1, b.value()],
         "activation": "silu",
         "top_k": 1,
     }
@@ -40,11 +40,10 @@ def gated(
     gate: _native.PackedWeight,
     up: _native.PackedWeight,
     y: int = 32,
-    scratch: int = 32,
     quantized: int = -1,
 ) -> None:
     rounded = -1 if quantized < 0 else b.value(quantized)
-    b.program.gated_linear(b.embedded(), -1, gate, up, "silu", b.value(y), b.value(scratch), rounded)
+    b.program.gated_linear(b.embedded(), -1, gate, up, "silu", b.value(y) if y > 0 else -1, rounded)
 
 
 def linear(
@@ -146,11 +145,12 @@ WRONG: dict[str, tuple[Build, str]] = {
         ),
         "a residual is added to one product",
     ),
-    "gated: up": (lambda b: gated(b, weight(32, 16), weight(64, 16)), "the output is 32 wide, not 64"),
+    "gated: up": (lambda b: gated(b, weight(32, 16), weight(64, 16)), "gate and up differ in outputs"),
     "gated: up's inputs": (lambda b: gated(b, weight(32, 16), weight(32, 64)), "16 wide, not 64"),
-    "gated: scratch": (
-        lambda b: gated(b, weight(32, 16), weight(32, 16), scratch=8),
-        "gated_linear: the scratch is 8 wide",
+    "gated: nothing": (lambda b: gated(b, weight(32, 16), weight(32, 16), y=-1), "the output is missing"),
+    "gated: output": (
+        lambda b: gated(b, weight(32, 16), weight(32, 16), y=8),
+        "gated_linear: the output is 8 wide",
     ),
     "gated: rounded": (
         lambda b: gated(b, weight(32, 16), weight(32, 16), quantized=24),
@@ -174,10 +174,14 @@ WRONG: dict[str, tuple[Build, str]] = {
         lambda b: mixture(b, down=[block_weight(16, 32)] * 2),
         "experts: the rounded hidden values are missing",
     ),
+    "experts: hidden": (
+        lambda b: mixture(b, buffers=[b.value(), -1, -1, -1, b.value()]),
+        "experts: the hidden values are missing",
+    ),
     "experts: top_k": (lambda b: mixture(b, top_k=3), "experts: a row has 1 to all experts"),
     "experts: buffers": (lambda b: mixture(b, top_k=2), "experts: the gathered input is 16 wide, not 32"),
     "experts: gathered": (
-        lambda b: mixture(b, buffers=[-1, -1, b.value(32), b.value(32), -1, b.value()]),
+        lambda b: mixture(b, buffers=[-1, -1, b.value(32), -1, b.value()]),
         "experts: the input is missing",
     ),
     "attend: q": (lambda b: attend(b, heads=2), "attend: q is 16 wide, not 32"),

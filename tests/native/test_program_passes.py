@@ -96,7 +96,7 @@ def mixture(scores: F32, isa: str) -> tuple[F32, F32]:
     b.program.route(b.embedded(4, scores), routed, 2, True)
     gate, up = ([weight(32, 16, random.standard_normal((32, 16))) for _ in range(4)] for _ in range(2))
     down = [weight(16, 32, random.standard_normal((16, 32))) for _ in range(4)]
-    buffers = [b.value(32), -1, b.value(64), b.value(64), -1, b.value(32)]
+    buffers = [b.value(32), -1, b.value(64), -1, b.value(32)]
     b.program.experts(x, -1, routed, y, gate, up, down, buffers, "silu", 2)
     program = b.finish(y, routed)
     begin(program, [0, 1, 2, 3])

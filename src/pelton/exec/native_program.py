@@ -96,6 +96,7 @@ class _Lowering:
         self._row_sets = {ALL_ROWS: 0} | {name: number for number, name in enumerate(sets, start=1)}
         self._ids = [self._value(shape.width, shape.rows) for shape in self._plan.shapes]
         self._readers = Counter(value for step in self._plan.steps for value in step.inputs)
+        self._segment = self._segments()
         self._blocks: dict[tuple[int, bool], int] = {}  # (value, fine) -> its rounded form, within a segment
         self._sunk = self._sinkable_ropes()
         self._fine = fine_weights(plan)
@@ -146,12 +147,16 @@ class _Lowering:
                 self._taps.append(TapSource(index, step.op.mass, mass=number))
                 number += 1
 
-    def _sinkable_ropes(self) -> dict[int, Step]:
-        """Ropes that only an attention of the same segment reads: it rotates while it loads."""
-        cuts = sorted(self._fused.ends.values())
-        segment = {}
+    def _segments(self) -> dict[int, int]:
+        """Of each step the number of the stretch between two cuts in which it lies."""
+        cuts, segment = sorted(self._fused.ends.values()), {}
         for number, (start, end) in enumerate(zip(cuts, [*cuts[1:], len(self._plan.steps)], strict=True)):
             segment.update(dict.fromkeys(range(start, end), number))
+        return segment
+
+    def _sinkable_ropes(self) -> dict[int, Step]:
+        """Ropes that only an attention of the same segment reads: it rotates while it loads."""
+        segment = self._segment
         ropes = {
             step.outputs[0]: (index, step)
             for index, step in enumerate(self._plan.steps)
@@ -215,22 +220,36 @@ class _Lowering:
         (output,) = step.outputs
         shape = self._plan.shapes[output]
         x, blocks = self._input(step.inputs[0], op.gate, op.up)
-        quantized = -1
+        quantized, floats = -1, self._ids[output]
         if self._read_as_blocks(output):
             quantized = self._blocks[output, False] = self._value(
                 shape.width // 32 * _BLOCK_FLOATS, shape.rows
             )
+            floats = -1 if self._read_as_nothing_else(output) else floats
         gate, up = self._weights.matrix(op.gate), self._weights.matrix(op.up)
-        scratch = self._value(shape.width, shape.rows)
-        kind = op.activation.value
-        self._program.gated_linear(x, blocks, gate, up, kind, self._ids[output], scratch, quantized)
+        self._program.gated_linear(x, blocks, gate, up, op.activation.value, floats, quantized)
 
     def _read_as_blocks(self, value: int) -> bool:
-        return any(
-            value in step.inputs
-            and isinstance(step.op, Linear | LinearAdd)
+        return any(self._reads_blocks(step, value) for step in self._plan.steps)
+
+    def _read_as_nothing_else(self, value: int) -> bool:
+        """Of one that is read as blocks: nobody reads it as floats, in this segment or after a cut."""
+        steps = self._plan.steps
+        written = next(index for index, step in enumerate(steps) if value in step.outputs)
+        readers = [index for index, step in enumerate(steps) if value in step.inputs]
+        return value != self._plan.logits and all(
+            self._reads_blocks(steps[index], value) and self._segment[index] == self._segment[written]
+            for index in readers
+        )
+
+    def _reads_blocks(self, step: Step, value: int) -> bool:
+        """Whether all a step does with a value is multiply it, rounded in blocks of 32."""
+        return (
+            isinstance(step.op, Linear | LinearAdd)
+            and step.inputs[-1] == value
+            and value not in step.inputs[:-1]
+            and step.op.weight not in self._fine
             and wants_blocks(self._target.tensors[step.op.weight])
-            for step in self._plan.steps
         )
 
     def norm(self, step: Step) -> None:
@@ -303,8 +322,7 @@ class _Lowering:
         buffers = [
             buffer(shape.width, floats >= 0),
             buffer(shape.width // 32 * _BLOCK_FLOATS, blocks >= 0),
-            buffer(hidden),
-            buffer(hidden),
+            buffer(hidden, not down_blocks),
             buffer(hidden // 32 * _BLOCK_FLOATS, down_blocks),
             buffer(shape.width),
         ]
