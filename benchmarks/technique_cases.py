@@ -217,9 +217,9 @@ def int8_activations(model: str) -> Measured:
     )
 
 
-def next_token_logits(model: str, executor: str, tokens: I32) -> F32:
+def next_token_logits(model: str, executor: str, tokens: I32, kv_dtype: str = "auto") -> F32:
     """Logits [tokens, V] of every position."""
-    with LLM(model, prefix_cache=False, executor=executor, context_length=256) as llm:
+    with LLM(model, prefix_cache=False, executor=executor, context_length=256, kv_dtype=kv_dtype) as llm:
         engine = llm.engine
         table = BlockTable(engine.pool, engine.kv.copy_block)
         table.prepare(0, len(tokens))
@@ -237,17 +237,50 @@ TEXT = (
 )
 
 
-def int8_loss(model: str) -> Measured:
+def tokens_of_text(model: str) -> I32:
     with LLM(model, prefix_cache=False, context_length=256) as llm:
-        tokens = np.array(llm.encode(TEXT), dtype=np.int32)
-    exact, native = (
-        next_token_logits(model, name, tokens).astype(np.float64) for name in ("reference", "native")
-    )
-    p, q = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True) for logits in (exact, native))
-    loss = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+        return np.array(llm.encode(TEXT), dtype=np.int32)
+
+
+def divergence(exact: F32, other: F32) -> float:
+    """Mean KL divergence of next-token distributions, from logits [tokens, V], in nats."""
+    exact64, other64 = exact.astype(np.float64), other.astype(np.float64)
+    p, q = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True) for logits in (exact64, other64))
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+def bfloat16_attention(model: str) -> Measured:
+    seconds: dict[str, list[float]] = {"float16": [], "bfloat16": []}
+    with (
+        LLM(model, prefix_cache=False, context_length=2048, kv_dtype="float16") as fine,
+        LLM(model, prefix_cache=False, context_length=2048, kv_dtype="bfloat16") as coarse,
+    ):
+        for round_number in range(2 * ROUNDS):
+            for dtype, llm in (("float16", fine), ("bfloat16", coarse)):
+                prompt = random_prompt(llm, 1900, round_number)
+                seconds[dtype].append(timed(llm, prompt, greedy(1))[0])
+    ratio = median(seconds["float16"]) / median(seconds["bfloat16"])
+    return Measured("speed of a prompt of 1,900 tokens", ratio, "times", "float16 keys and values")
+
+
+def bfloat16_loss(model: str) -> Measured:
+    """Of the definition: beside the rounding of activations to int8 the difference would drown."""
+    tokens = tokens_of_text(model)
+    fine, coarse = (next_token_logits(model, "reference", tokens, dtype) for dtype in ("float16", "bfloat16"))
     return Measured(
         f"mean KL divergence over {len(tokens)} positions",
-        loss,
+        divergence(fine, coarse),
+        "nats",
+        "float16 keys and values",
+    )
+
+
+def int8_loss(model: str) -> Measured:
+    tokens = tokens_of_text(model)
+    exact, native = (next_token_logits(model, name, tokens, "float16") for name in ("reference", "native"))
+    return Measured(
+        f"mean KL divergence over {len(tokens)} positions",
+        divergence(exact, native),
         "nats",
         "float32 activations",
     )
@@ -370,6 +403,8 @@ CASES: Mapping[str, Callable[[str], Measured]] = {
     "shared-prefix-attention": shared_prefix,
     "int8-activations": int8_activations,
     "int8-activations-loss": int8_loss,
+    "bfloat16-attention": bfloat16_attention,
+    "bfloat16-attention-loss": bfloat16_loss,
     "fixed-order-reductions": fixed_order,
     "counter-based-sampling": counter_sampling,
     "coupled-verification": coupled,

@@ -54,4 +54,16 @@ KERNEL: tuple[Technique, ...] = (
         source="csrc/kernels/quantize_block.h",
         loss="int8-activations-loss",
     ),
+    Technique(
+        name="bfloat16-attention",
+        family="kernel",
+        title="Keys, values, queries and probabilities as pairs of bfloat16, multiplied two at a time",
+        papers=(),
+        exact=False,
+        switch="--kv-dtype bfloat16; auto is that on avx512_bf16 for quantized and bfloat16 weights",
+        test="tests/exec/test_native.py::test_bfloat16_keys_and_values_agree_with_the_reference",
+        benchmark="bfloat16-attention",
+        source="csrc/kernels/attention.h",
+        loss="bfloat16-attention-loss",
+    ),
 )
