@@ -244,3 +244,12 @@ def test_keys_and_values_are_no_coarser_than_activations(weights: str, asked: st
         assert len(output.outputs[0].token_ids) == 3
     with LLM(reference, kv_memory=8 << 20, threads=1, isa="generic", kv_dtype=asked) as llm:
         assert llm.engine.kv.layout.dtype == (asked if asked != "auto" else "float16")
+
+
+def test_who_says_how_much_memory_to_fill_has_it_filled() -> None:
+    reference = "synthetic:llama-135m?format=Q4_0&layers=1&context=64"
+    for memory in (None, 8 << 20):
+        with LLM(reference, kv_memory=memory, threads=1) as llm:
+            cache, blocks = llm.engine.prefixes, llm.engine.pool.num_blocks
+            assert cache is not None
+            assert cache.working_set.window == (blocks if memory else max(2, blocks // 64))

@@ -19,16 +19,7 @@ from .errors import OutOfBlocksError
 from .events import TokenEvent
 from .exec.protocol import Executor
 from .hidden import keep_hidden_states
-from .kv import (
-    BlockPool,
-    BlockTable,
-    DiskTier,
-    EvictionPolicy,
-    KVArena,
-    LeastRecentlyUsed,
-    PrefixCache,
-    blocks_for,
-)
+from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
 from .sched.protocol import Scheduler
 from .sched.registry import SchedulerChoice, scheduler_for
 from .sched.sequence import Sequence
@@ -53,12 +44,17 @@ class Engine:
     stats: EngineStats = field(default_factory=EngineStats)
     scheduling: SchedulerChoice = field(default_factory=SchedulerChoice)
     prefix_cache: bool = True
+    prefix_window: int | None = None
     eviction: EvictionPolicy = field(default_factory=LeastRecentlyUsed)
     disk: DiskTier | None = None
 
     def __post_init__(self) -> None:
         self.pool = BlockPool(self.kv.num_blocks)
-        self.prefixes = self._make_prefixes() if self.prefix_cache else None
+        self.prefixes = (
+            PrefixCache(self.pool, self.eviction, self.disk, self.prefix_window)
+            if self.prefix_cache
+            else None
+        )
         self.scheduler: Scheduler = scheduler_for(
             self.scheduling, self.pool, self.kv, self.max_num_seqs, self.max_num_batched_tokens
         )
@@ -66,11 +62,6 @@ class Engine:
         self._sequences: dict[int, Sequence] = {}
         self._next_id = 0
         self._no_logits = np.zeros((0, self.executor.plan.vocab_size), dtype=np.float32)
-
-    def _make_prefixes(self) -> PrefixCache:
-        # At first an idle block sees a whole context of newer ones, or a 64th of all, before it gives way.
-        window = max(blocks_for(self.context_length), self.kv.num_blocks // 64)
-        return PrefixCache(self.pool, self.eviction, self.disk, window)
 
     @property
     def has_work(self) -> bool:

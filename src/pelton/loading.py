@@ -87,6 +87,7 @@ def load_resolved(
         sampler=sampler,
         verifier=CoupledVerifier(sampler),
         prefix_cache=settings.prefix_cache,
+        prefix_window=prefix_window(settings, arena, context),
         eviction=EVICTIONS[settings.prefix_eviction](),
         disk=disk_tier(settings, resolved, executor, arena),
     )
@@ -155,6 +156,14 @@ def make_sampler(settings: EngineSettings, executor: Executor) -> Sampler:
     from .exec.native import NativeExecutor
 
     return Sampler(executor if isinstance(executor, NativeExecutor) else None)
+
+
+def prefix_window(settings: EngineSettings, arena: KVArena, context: int) -> int | None:
+    """How many newer blocks an idle one sees, at first, before its memory is used again: a whole context, or
+    a 64th of all. None, all that there are, where the user said how much memory to fill."""
+    if settings.kv_memory is not None:
+        return None
+    return max(blocks_for(context), arena.num_blocks // 64)
 
 
 def chosen_kv_dtype(model: LoadedModel, settings: EngineSettings) -> str:

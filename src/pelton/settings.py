@@ -32,7 +32,8 @@ class EngineSettings:
 
     threads: None for one per available processor. context_length: None for what the model was
     trained with, as far as `kv_memory` allows. kv_memory: bytes for keys and values, None for 40 % of
-    the free memory or what `max_num_seqs` full contexts need, whichever is less. kv_dtype: float32, float16,
+    the free memory or what `max_num_seqs` full contexts need, whichever is less, of which the prefix cache
+    then fills no more than comes to be asked for again (docs/kv.md). kv_dtype: float32, float16,
     bfloat16, or auto: bfloat16 where the processor multiplies it and the model's weights are coarser than
     float16, else float16.
     max_num_batched_tokens: rows of one step, the budget that prompts and running sequences share.

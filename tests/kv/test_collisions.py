@@ -52,8 +52,6 @@ def wrong_answers(kind: type[Colliding], monkeypatch: pytest.MonkeyPatch) -> int
     expected = [cold(tokens, PARAMS) for tokens in PROMPTS]
     monkeypatch.setattr(prefix, "key_of", colliding)
     warm = engine(blocks=2 * len(PROMPTS) + 64)
-    assert warm.prefixes is not None
-    warm.prefixes.working_set.window = warm.pool.num_blocks
     for tokens in PROMPTS:
         ask(warm, tokens, PARAMS)
     found = [ask(warm, tokens, PARAMS) for tokens in PROMPTS]

@@ -47,7 +47,7 @@ MEMORY: tuple[Technique, ...] = (
             Paper("ARC: A Self-Tuning, Low Overhead Replacement Cache"),
         ),
         exact=True,
-        switch="always on with the prefix cache",
+        switch="always on with the prefix cache, unless --kv-memory says how much to fill",
         test="tests/kv/test_working_set.py::test_after_one_miss_all_sessions_of_a_round_are_found",
         benchmark="working-set",
         source="pelton.kv.working_set:WorkingSet",
