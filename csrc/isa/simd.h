@@ -97,7 +97,7 @@ PELTON_INLINE f32x16 coarse_exp2(f32x16 x) {
     return times_power_of_two(fma(p, r, set1(1.0f)), n);
 }
 
-// Thirty-two bfloat16 that are never NaN.
+// Thirty-two bfloat16; the instruction stores denormals as 0.
 PELTON_INLINE void store_bf16(uint16_t* p, f32x16 low, f32x16 high) {
 #if defined(PELTON_ISA_avx512_bf16)
     const __m512bh both = _mm512_cvtne2ps_pbh(high.v, low.v);
