@@ -263,27 +263,21 @@ def bfloat16_attention(model: str) -> Measured:
     return Measured("speed of a prompt of 1,900 tokens", ratio, "times", "float16 keys and values")
 
 
+def loss(model: str, exact: tuple[str, str], other: tuple[str, str], baseline: str) -> Measured:
+    """What one (executor, kv_dtype) loses against another on TEXT."""
+    tokens = tokens_of_text(model)
+    p, q = (next_token_logits(model, executor, tokens, dtype) for executor, dtype in (exact, other))
+    return Measured(f"mean KL divergence over {len(tokens)} positions", divergence(p, q), "nats", baseline)
+
+
 def bfloat16_loss(model: str) -> Measured:
     """Of the definition: beside the rounding of activations to int8 the difference would drown."""
-    tokens = tokens_of_text(model)
-    fine, coarse = (next_token_logits(model, "reference", tokens, dtype) for dtype in ("float16", "bfloat16"))
-    return Measured(
-        f"mean KL divergence over {len(tokens)} positions",
-        divergence(fine, coarse),
-        "nats",
-        "float16 keys and values",
-    )
+    fine, coarse = ("reference", "float16"), ("reference", "bfloat16")
+    return loss(model, fine, coarse, "float16 keys and values")
 
 
 def int8_loss(model: str) -> Measured:
-    tokens = tokens_of_text(model)
-    exact, native = (next_token_logits(model, name, tokens, "float16") for name in ("reference", "native"))
-    return Measured(
-        f"mean KL divergence over {len(tokens)} positions",
-        divergence(exact, native),
-        "nats",
-        "float32 activations",
-    )
+    return loss(model, ("reference", "float16"), ("native", "float16"), "float32 activations")
 
 
 def fixed_order(model: str) -> Measured:

@@ -246,6 +246,13 @@ def test_keys_and_values_are_no_coarser_than_activations(weights: str, asked: st
         assert llm.engine.kv.layout.dtype == (asked if asked != "auto" else "float16")
 
 
+def test_an_unknown_format_of_keys_and_values_is_told_all_that_there_are() -> None:
+    with pytest.raises(
+        ConfigError, match="kv_dtype = 'bf16': must be one of auto, bfloat16, float16, float32"
+    ):
+        LLM("synthetic:llama-135m?format=Q4_0&layers=1&context=64", threads=1, kv_dtype="bf16")
+
+
 def test_who_says_how_much_memory_to_fill_has_it_filled() -> None:
     reference = "synthetic:llama-135m?format=Q4_0&layers=1&context=64"
     for memory in (None, 8 << 20):

@@ -95,25 +95,26 @@ void store_kv(const float* key, const float* value, int64_t head_dim, KvFormat f
         const int count = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
         const f32x16 k = bounded(load_first(key + i, count), limit),
                      v = bounded(load_first(value + i, count), limit);
+        const int64_t to_key = key_place(format, position, i),
+                      to_value = value_place(format, position, i, head_dim);
         if (format == KvFormat::kFloat32) {
             float lanes[16];
             store(lanes, k);
-            scatter(lanes, count, static_cast<float*>(keys) + i * kKvBlock + position);
-            store_first(static_cast<float*>(values) + position * head_dim + i, count, v);
+            scatter(lanes, count, static_cast<float*>(keys) + to_key);
+            store_first(static_cast<float*>(values) + to_value, count, v);
         } else if (format == KvFormat::kFloat16) {
             uint16_t lanes[16];
             store_f16(lanes, k);
-            scatter(lanes, count, static_cast<uint16_t*>(keys) + i * kKvBlock + position);
+            scatter(lanes, count, static_cast<uint16_t*>(keys) + to_key);
             store_f16(lanes, v);
-            memcpy(static_cast<uint16_t*>(values) + position * head_dim + i, lanes,
-                   static_cast<size_t>(count) * 2);
+            memcpy(static_cast<uint16_t*>(values) + to_value, lanes, static_cast<size_t>(count) * 2);
         } else {
             uint16_t lanes[32];
             uint32_t pairs[8];
             store_bf16(lanes, k, v);
             memcpy(pairs, lanes, sizeof pairs);
-            scatter(pairs, count / 2, static_cast<uint32_t*>(keys) + i / 2 * kKvBlock + position);
-            auto* places = static_cast<uint16_t*>(values) + (position / 2 * head_dim + i) * 2 + position % 2;
+            scatter(pairs, count / 2, static_cast<uint32_t*>(keys) + to_key / 2);
+            auto* places = static_cast<uint16_t*>(values) + to_value;
             if (count == 16) {
                 store_apart(places, lanes + 16);
             } else {

@@ -15,7 +15,7 @@ from .engine import Engine
 from .errors import ConfigError, MemoryBudgetError, TemplateError
 from .exec.protocol import Executor
 from .exec.reference import ReferenceExecutor
-from .kv import EVICTIONS, CacheFolder, DiskTier, KVArena, KVLayout, blocks_for, kv_identity
+from .kv import EVICTIONS, KV_DTYPES, CacheFolder, DiskTier, KVArena, KVLayout, blocks_for, kv_identity
 from .models.load import LoadedModel, load_model
 from .plan import Plan
 from .plan.passes import narrow
@@ -168,9 +168,13 @@ def prefix_window(settings: EngineSettings, arena: KVArena, context: int) -> int
 
 def chosen_kv_dtype(model: LoadedModel, settings: EngineSettings) -> str:
     """What "auto" stands for: keys and values are no coarser than the activations. Those are rounded to
-    bfloat16, or to int8, unless most weights are float16 or float32."""
-    if settings.kv_dtype != "auto":
+    bfloat16, or to int8, unless most weights are float16 or float32. Raises ConfigError for a name there is
+    not."""
+    if settings.kv_dtype in KV_DTYPES:
         return settings.kv_dtype
+    if settings.kv_dtype != "auto":
+        known = ", ".join(("auto", *KV_DTYPES))
+        raise ConfigError(f"must be one of {known}", field="kv_dtype", value=settings.kv_dtype)
     sizes = [(model.weights[name].format.name, model.weights[name].num_bytes) for name in model.plan.weights]
     fine = sum(size for name, size in sizes if name in ("F16", "F32"))
     if settings.executor != "native" or 2 * fine > sum(size for _, size in sizes):

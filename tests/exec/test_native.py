@@ -230,8 +230,9 @@ def test_no_outputs_wanted_gives_no_logits(case: Case) -> None:
     assert forward.logits().shape == (0, VOCAB)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("rows", [1, 2, 40])
-def test_taps_give_what_the_reference_gives(rows: int) -> None:
+def test_taps_give_what_the_reference_gives(rows: int, dtype: str, tolerance: float) -> None:
     weights = tiny_weights()
     plain = tiny_plan(weights, window=30)
     plan = tap_attention_mass(tap_layer_outputs(plain, [0, 1]), [0, 1])
@@ -241,7 +242,7 @@ def test_taps_give_what_the_reference_gives(rows: int) -> None:
     second = make_batch([span(tokens[45:], 45, parents=tree), span(tokens[3:4], 3, table=[40])])
     taps = []
     for executor in (NativeExecutor(plan, weights, 2), ReferenceExecutor(plan, weights)):
-        arena = tiny_arena(plan)
+        arena = tiny_arena(plan, dtype=dtype)
         forwards = [executor.begin(first, arena)]
         forwards[0].advance()
         forwards.append(executor.begin(second, arena))
@@ -251,7 +252,7 @@ def test_taps_give_what_the_reference_gives(rows: int) -> None:
     for found, expected in zip(*taps, strict=True):
         assert set(found) == set(expected) == {"layer.0", "layer.1", "mass.0", "mass.1"}
         for name, right in expected.items():
-            np.testing.assert_allclose(found[name], right, atol=2e-5, err_msg=name)
+            np.testing.assert_allclose(found[name], right, atol=tolerance, err_msg=name)
     assert taps[0][1]["mass.0"][0].sum() == pytest.approx(4 * rows, rel=1e-5)
 
 
