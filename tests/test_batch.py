@@ -46,9 +46,12 @@ def test_decode_batches_are_laid_out_like_any_other() -> None:
     chunk = span(0, [5, 6])
     mixed = make_batch([*decode, chunk])
     for field in fields(Batch):
-        if field.name == "row_sets":
+        if field.name in ("row_sets", "only_greatest"):
             continue
         fast, general = getattr(together, field.name), getattr(mixed, field.name)
         count = 4 if field.name == "span_start" else 3
         np.testing.assert_array_equal(fast, general[:count], err_msg=field.name)
         assert fast.dtype == np.int32
+    assert not together.only_greatest
+    assert make_batch(decode, only_greatest=True).only_greatest
+    assert make_batch([*decode, chunk], only_greatest=True).only_greatest

@@ -3,12 +3,14 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
 #include "bindings/bindings.h"
 #include "core/clock.h"
 #include "core/errors.h"
+#include "core/head_screen.h"
 #include "core/isa_level.h"
 #include "core/packed_weight.h"
 #include "core/partition.h"
@@ -196,11 +198,50 @@ void bind_weight(nb::module_& m) {
     m.def("reads_gguf", &reads_gguf, "format"_a);
 }
 
+Array<float, 2> samples_of(const HeadScreen& screen) {
+    const std::vector<float>& from = screen.samples();
+    auto* data = new float[from.size()];
+    std::copy(from.begin(), from.end(), data);
+    return owned_array<float, 2>(data, {static_cast<std::size_t>(screen.num_samples()),
+                                        static_cast<std::size_t>(screen.head().inputs())});
+}
+
+void set_directions(HeadScreen& screen, Array<const float, 2> directions, ThreadPool& pool) {
+    require(directions.shape(0) == kScreenDirections &&
+                static_cast<Width>(directions.shape(1)) == screen.head().inputs(),
+            "directions must be [32, inputs]");
+    nb::gil_scoped_release release;
+    screen.set_directions(directions.data(), pool);
+}
+
+void bind_screen(nb::module_& m) {
+    using namespace nb::literals;
+    nb::class_<HeadScreen>(m, "HeadScreen")
+        .def(
+            "__init__",
+            [](HeadScreen* screen, std::shared_ptr<PackedWeight> head) {
+                new (screen) HeadScreen(std::move(head));
+            },
+            "head"_a)
+        .def_prop_ro("num_samples", &HeadScreen::num_samples)
+        .def("samples", &samples_of)
+        .def_prop_ro("has_directions", &HeadScreen::has_directions)
+        .def("set_directions", &set_directions, "directions"_a.noconvert(), "pool"_a)
+        .def("build", &HeadScreen::build, "num_rows"_a, "pool"_a, nb::call_guard<nb::gil_scoped_release>())
+        .def_prop_ro("ready", &HeadScreen::ready)
+        .def("switch_on", &HeadScreen::switch_on, "on"_a)
+        .def_prop_ro("share", &HeadScreen::share)
+        .def_prop_ro("num_bytes", &HeadScreen::num_bytes);
+    m.attr("SCREEN_SAMPLES") = kScreenSamples;
+    m.attr("SCREEN_DIRECTIONS") = kScreenDirections;
+}
+
 }  // namespace
 
 void bind_linear(nb::module_& m) {
     using namespace nb::literals;
     bind_weight(m);
+    bind_screen(m);
     m.attr("ACTIVATION_BLOCK_BYTES") = sizeof(ActivationBlock);
     m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "", "fine"_a = false);
     m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),

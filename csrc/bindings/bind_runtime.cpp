@@ -11,6 +11,7 @@
 #include "core/isa_level.h"
 #include "runtime/expert_instruction.h"
 #include "runtime/program.h"
+#include "runtime/screened_linear.h"
 
 namespace pelton::bindings {
 
@@ -78,7 +79,8 @@ KvArrays kv_arrays(const KvArray& keys, const KvArray& values) {
 
 void begin(Program& program, Integers tokens, Integers positions, Integers slots, Integers parents,
            Integers span_start, Integers context, Integers is_tree, Array<const std::int32_t, 2> tables,
-           const std::vector<Integers>& row_sets, const KvArray& keys, const KvArray& values) {
+           const std::vector<Integers>& row_sets, const KvArray& keys, const KvArray& values,
+           bool only_greatest) {
     const std::size_t rows = tokens.size(), spans = context.size();
     require(positions.size() == rows && slots.size() == rows && parents.size() == rows,
             "tokens, positions, slots and parents must have one entry a row");
@@ -101,7 +103,7 @@ void begin(Program& program, Integers tokens, Integers positions, Integers slots
     auto arena = std::make_shared<const std::pair<KvArray, KvArray>>(keys, values);
     const std::shared_ptr<const void> before = program.workspace()->arena();  // let go with the GIL held
     nb::gil_scoped_release release;
-    program.begin(arrays, sets, kv, std::move(arena));
+    program.begin(arrays, sets, kv, std::move(arena), only_greatest);
 }
 
 Array<float, 2> copy_of(const float* from, std::int64_t rows, std::int64_t width) {
@@ -260,6 +262,16 @@ void bind_building(nb::class_<Program>& program) {
             "x"_a, "y"_a, "top_k"_a, "normalize"_a)
         .def("linear", &add_linear, "x"_a, "blocks"_a, "parts"_a, "residual"_a, "fine"_a)
         .def(
+            "screened_linear",
+            [](Program& p, int x, int blocks, std::shared_ptr<PackedWeight> weight, int output, bool fine,
+               std::shared_ptr<HeadScreen> screen) {
+                require(weight != nullptr && screen != nullptr && weight.get() == &screen->head(),
+                        "a screen belongs to its head");
+                p.add(std::make_unique<ScreenedLinearInstruction>(
+                    LinearInput{x, blocks, fine}, std::move(weight), output, std::move(screen)));
+            },
+            "x"_a, "blocks"_a, "weight"_a, "y"_a, "fine"_a, "screen"_a)
+        .def(
             "gated_linear",
             [](Program& p, int x, int blocks, std::shared_ptr<PackedWeight> gate,
                std::shared_ptr<PackedWeight> up, const std::string& activation, int y, int quantized) {
@@ -308,7 +320,7 @@ void bind_runtime(nb::module_& m) {
         .def("begin", &begin, "tokens"_a.noconvert(), "positions"_a.noconvert(), "slots"_a.noconvert(),
              "parents"_a.noconvert(), "span_start"_a.noconvert(), "context"_a.noconvert(),
              "is_tree"_a.noconvert(), "tables"_a.noconvert(), "row_sets"_a, "keys"_a.noconvert(),
-             "values"_a.noconvert())
+             "values"_a.noconvert(), "only_greatest"_a = false)
         .def("run", &Program::run, "start"_a, "end"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("read", &read, "value"_a)
         .def("view", &view, "value"_a)

@@ -82,6 +82,27 @@ PELTON_INLINE f32x16 select(mask16 m, f32x16 x, f32x16 y) {
     return {_mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b)};
 }
 
+// 32 floats: those at even places and those at odd ones.
+PELTON_INLINE void load_pairs(const float* p, f32x16& even, f32x16& odd) {
+    const f32x16 low = load(p), high = load(p + 16);
+    const auto in_order = [](__m256 x) {
+        return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+    };
+    even = {in_order(_mm256_shuffle_ps(low.a, low.b, 0x88)),
+            in_order(_mm256_shuffle_ps(high.a, high.b, 0x88))};
+    odd = {in_order(_mm256_shuffle_ps(low.a, low.b, 0xdd)),
+           in_order(_mm256_shuffle_ps(high.a, high.b, 0xdd))};
+}
+PELTON_INLINE void store_eight_pairs(float* p, __m256 even, __m256 odd) {
+    const __m256 low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    _mm256_storeu_ps(p, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(low, high, 0x31));
+}
+PELTON_INLINE void store_pairs(float* p, f32x16 even, f32x16 odd) {
+    store_eight_pairs(p, even.a, odd.a);
+    store_eight_pairs(p + 16, even.b, odd.b);
+}
+
 // int32 and bit casts
 PELTON_INLINE i32x16 set1_i32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 PELTON_INLINE i32x16 load_i32(const int32_t* p) { return {load256(p), load256(p + 8)}; }
@@ -208,7 +229,8 @@ PELTON_INLINE __m256i broadcast_dword(const void* p) {
 template <bool kNarrow>
 struct DotSum {
     __m256i a, b;
-    static PELTON_INLINE DotSum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    static constexpr bool kTakesStart = true;
+    static PELTON_INLINE DotSum from(i32x16 start) { return {start.a, start.b}; }
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
         const __m256i signed4 = broadcast_dword(q);
         a = _mm256_dpbusd_avx_epi32(a, codes.a, signed4);
@@ -229,7 +251,8 @@ struct DotSum;
 template <>
 struct DotSum<true> {
     __m256i a, b;
-    static PELTON_INLINE DotSum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    static constexpr bool kTakesStart = false;
+    static PELTON_INLINE DotSum from(i32x16) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
         const __m256i signed4 = broadcast_dword(q);
         a = _mm256_add_epi16(a, _mm256_maddubs_epi16(codes.a, signed4));
@@ -245,7 +268,8 @@ struct DotSum<true> {
 template <>
 struct DotSum<false> {
     __m256i a, b;
-    static PELTON_INLINE DotSum zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    static constexpr bool kTakesStart = true;
+    static PELTON_INLINE DotSum from(i32x16 start) { return {start.a, start.b}; }
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
         const __m256i even_bytes = _mm256_set1_epi16(255), signed4 = broadcast_dword(q);
         const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(signed4, 8), 8);

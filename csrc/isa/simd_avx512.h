@@ -46,6 +46,20 @@ PELTON_INLINE f32x16 round_even(f32x16 a) {
 PELTON_INLINE mask16 less(f32x16 a, f32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 PELTON_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
 
+// 32 floats: those at even places and those at odd ones.
+PELTON_INLINE void load_pairs(const float* p, f32x16& even, f32x16& odd) {
+    const __m512 low = _mm512_loadu_ps(p), high = _mm512_loadu_ps(p + 16);
+    const __m512i first = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    even.v = _mm512_permutex2var_ps(low, first, high);
+    odd.v = _mm512_permutex2var_ps(low, _mm512_add_epi32(first, _mm512_set1_epi32(1)), high);
+}
+PELTON_INLINE void store_pairs(float* p, f32x16 even, f32x16 odd) {
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    _mm512_storeu_ps(p, _mm512_permutex2var_ps(even.v, first, odd.v));
+    _mm512_storeu_ps(p + 16,
+                     _mm512_permutex2var_ps(even.v, _mm512_add_epi32(first, _mm512_set1_epi32(8)), odd.v));
+}
+
 // int32 and bit casts
 PELTON_INLINE i32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 PELTON_INLINE i32x16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
@@ -147,7 +161,8 @@ PELTON_INLINE __m512i broadcast_dword(const void* p) {
 template <bool kNarrow>  // narrow: every code is at most 15 and at most 8 steps are summed
 struct DotSum {
     __m512i v;
-    static PELTON_INLINE DotSum zero() { return {_mm512_setzero_si512()}; }
+    static constexpr bool kTakesStart = true;
+    static PELTON_INLINE DotSum from(i32x16 start) { return {start.v}; }
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
         v = _mm512_dpbusd_epi32(v, codes.v, broadcast_dword(q));
     }

@@ -47,10 +47,22 @@ PELTON_INLINE f32x16 operator+(f32x16 a, f32x16 b){
     less(f32x16 a, f32x16 b){PELTON_LANES(mask16, a.v[i] < b.v[i])} PELTON_INLINE f32x16
     select(mask16 m, f32x16 a, f32x16 b){PELTON_LANES(f32x16, m.v[i] ? a.v[i] : b.v[i])}
 
-// int32 and bit casts; sums wrap as the vector instructions do
-PELTON_INLINE int32_t wrap(uint32_t x) {
-    return static_cast<int32_t>(x);
+// 32 floats: those at even places and those at odd ones.
+PELTON_INLINE void load_pairs(const float* p, f32x16& even, f32x16& odd) {
+    for (int i = 0; i < 16; ++i) {
+        even.v[i] = p[2 * i];
+        odd.v[i] = p[2 * i + 1];
+    }
 }
+PELTON_INLINE void store_pairs(float* p, f32x16 even, f32x16 odd) {
+    for (int i = 0; i < 16; ++i) {
+        p[2 * i] = even.v[i];
+        p[2 * i + 1] = odd.v[i];
+    }
+}
+
+// int32 and bit casts; sums wrap as the vector instructions do
+PELTON_INLINE int32_t wrap(uint32_t x) { return static_cast<int32_t>(x); }
 PELTON_INLINE uint32_t bits(int32_t x) { return static_cast<uint32_t>(x); }
 PELTON_INLINE i32x16 set1_i32(int32_t x){PELTON_LANES(i32x16, x)} PELTON_INLINE i32x16
     load_i32(const int32_t* p){PELTON_LANES(i32x16, p[i])} PELTON_INLINE
@@ -150,7 +162,8 @@ PELTON_INLINE u8x64 lookup(u8x64 table, u8x64 index) {
 template <bool kNarrow>
 struct DotSum {
     i32x16 sum;
-    static PELTON_INLINE DotSum zero() { return {set1_i32(0)}; }
+    static constexpr bool kTakesStart = true;
+    static PELTON_INLINE DotSum from(i32x16 start) { return {start}; }
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
         for (int i = 0; i < 16; ++i)
             for (int b = 0; b < 4; ++b) sum.v[i] += codes.v[4 * i + b] * q[b];

@@ -100,11 +100,21 @@ struct BlockScales {
     }
 };
 
+// What a row's sum `s` begins with, for all panels alike: the offset's share, which takes a multiplication
+// less in each panel than at the end.
+template <class F>
+PELTON_INLINE i32x16 start_of_sum(const ActivationBlock& x, int s, const BlockConstants<F>& c) {
+    const i32x16 zero = set1_i32(0);
+    if constexpr (F::kMinimum || !DotSum<F::kNarrow>::kTakesStart) return zero;
+    return add_pair_products(zero, c.offset_pairs[s], x.half_sums);
+}
+
 // One row's share of a block's sum `s`, once it is known.
 template <class F>
 PELTON_INLINE void add_sum(const ActivationBlock& x, i32x16 total, int s, const BlockConstants<F>& c,
                            const BlockScales<F>& by, f32x16& acc) {
-    if constexpr (!F::kMinimum) total = add_pair_products(total, c.offset_pairs[s], x.half_sums);
+    if constexpr (!F::kMinimum && !DotSum<F::kNarrow>::kTakesStart)
+        total = add_pair_products(total, c.offset_pairs[s], x.half_sums);
     acc = fma(to_f32(total), by.scales[s % F::kSets] * set1(x.scales[s]), acc);
     if constexpr (F::kMinimum && F::kSets == 2)
         acc = fma(by.minimums[s], set1(x.scales[s] * static_cast<float>(x.half_sums[s])), acc);
@@ -125,9 +135,10 @@ PELTON_INLINE void block_step(const BlockPlace& place, int64_t panel_bytes, cons
                               int64_t row_blocks, const BlockConstants<F>& c, TileSums<kRows, kPanels>& acc) {
     DotSum<F::kNarrow> sums[kPanels][kRows];
     PELTON_UNROLL for (int half = 0; half < 2; ++half) {
-        if (half == 0 || F::kSums == 2)
-            PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r)
-                sums[p][r] = DotSum<F::kNarrow>::zero();
+        if (half == 0 || F::kSums == 2) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+                const i32x16 start = start_of_sum<F>(x[r * row_blocks], F::kSums == 2 ? half : 0, c);
+                PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] = DotSum<F::kNarrow>::from(start);
+            }
         PELTON_UNROLL for (int j = 0; j < 4; ++j) {
             u8x64 codes[kPanels];
             PELTON_UNROLL for (int p = 0; p < kPanels; ++p) codes[p] =

@@ -49,7 +49,7 @@ int64_t probe_int8_peak(int64_t rounds, float* sink) {
     launder(bytes);
     const u8x64 codes = load_u8x64(bytes);
     DotSum<false> sums[kChains];
-    PELTON_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = DotSum<false>::zero();
+    PELTON_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = DotSum<false>::from(set1_i32(0));
     for (int64_t round = 0; round < rounds; ++round) {
         PELTON_UNROLL for (int j = 0; j < 4; ++j) {
             launder(q);

@@ -19,7 +19,14 @@ void rotate_halves(const RopeCall& call, const float* x, float* y) {
 
 void rotate_pairs(const RopeCall& call, const float* x, float* y) {
     const float *cosine = call.table, *sine = call.table + call.half;
-    for (int64_t i = 0; i < call.half; ++i) {
+    int64_t i = 0;
+    for (; i + 16 <= call.half; i += 16) {
+        const f32x16 c = load(cosine + i), s = load(sine + i);
+        f32x16 a, b;
+        load_pairs(x + 2 * i, a, b);
+        store_pairs(y + 2 * i, a * c - b * s, b * c + a * s);
+    }
+    for (; i < call.half; ++i) {
         const float a = x[2 * i], b = x[2 * i + 1];
         y[2 * i] = a * cosine[i] - b * sine[i];
         y[2 * i + 1] = b * cosine[i] + a * sine[i];

@@ -47,6 +47,7 @@ struct Frame {
     RaggedBatch batch;
     KvArrays kv{};
     bool replicated = false;
+    bool only_greatest = false;  // of each row of logits nobody wants more than its greatest entry
     bool share_prefixes = true;  // attention reads a prefix that spans share once: see shared_prefix.h
     // Of traced runs: nanoseconds that thread i has waited inside instructions, at kWaitStride * i.
     std::int64_t* waits = nullptr;

@@ -88,7 +88,7 @@ void Program::set_trace(bool on) {
 }
 
 void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv,
-                    std::shared_ptr<const void> arena) {
+                    std::shared_ptr<const void> arena, bool only_greatest) {
     check_finished();
     pool_->check_process();  // a fork may have left the reserve locked
     pass_ = -1;
@@ -100,6 +100,7 @@ void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row
         require(value.row_set <= static_cast<int>(row_sets.size()), "the batch lacks a row set of the plan");
     frame_.batch.assign(batch, row_sets, kv.num_blocks);
     frame_.kv = kv;
+    frame_.only_greatest = only_greatest;
     frame_.replicated = pool_->num_threads() > 1 && frame_.batch.num_rows() <= kReplicatedRows;
     const std::int64_t shared = lay_out(false), local = lay_out(true);
     const std::int64_t pass =

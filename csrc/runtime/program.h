@@ -80,7 +80,7 @@ class Program {
     // Running: one pass over one batch, in stretches of instructions.
     // `arena` keeps the memory of `kv` alive; it is held until the next pass of any program.
     void begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv,
-               std::shared_ptr<const void> arena);
+               std::shared_ptr<const void> arena, bool only_greatest);
     void run(std::int64_t begin, std::int64_t end);
     // [rows, width] of a value, while it is live.
     const float* read(int value) const;

@@ -116,6 +116,36 @@ class PackedWeight:
     def unpack_rows(self, rows: I64) -> F32:
         """Rows by number as float32 [len(rows), inputs]."""
 
+SCREEN_SAMPLES: int
+SCREEN_DIRECTIONS: int
+
+class HeadScreen:
+    """A coarse copy of an output head that tells which logits may be a row's greatest."""
+
+    def __init__(self, head: PackedWeight) -> None: ...
+    @property
+    def num_samples(self) -> int: ...
+    def samples(self) -> F32:
+        """Inputs of the head seen so far, [at most SCREEN_SAMPLES, inputs]."""
+
+    @property
+    def has_directions(self) -> bool: ...
+    def set_directions(self, directions: F32, pool: ThreadPool) -> None:
+        """Orthonormal rows [SCREEN_DIRECTIONS, inputs] along which inputs are long; ValueError if not."""
+
+    def build(self, num_rows: int, pool: ThreadPool) -> bool:
+        """Copy that many more rows; True when none are left."""
+
+    @property
+    def ready(self) -> bool: ...
+    def switch_on(self, on: bool) -> None: ...
+    @property
+    def share(self) -> float:
+        """Panels that still had to be multiplied exactly, of all: a running mean."""
+
+    @property
+    def num_bytes(self) -> int: ...
+
 def quantize(x: F32, isa: str = "", fine: bool = False) -> U8:
     """x [rows, width] -> activation blocks as bytes [rows, width / 32 * ACTIVATION_BLOCK_BYTES]."""
 
@@ -204,6 +234,9 @@ class Program:
         residual: int,
         fine: bool,
     ) -> None: ...
+    def screened_linear(
+        self, x: int, blocks: int, weight: PackedWeight, y: int, fine: bool, screen: HeadScreen
+    ) -> None: ...
     def gated_linear(
         self,
         x: int,
@@ -263,6 +296,7 @@ class Program:
         row_sets: Sequence[I32],
         keys: NDArray[np.generic],
         values: NDArray[np.generic],
+        only_greatest: bool = False,
     ) -> None:
         """Copies the batch; keeps keys and values alive for the pass. ValueError: an index out of range."""
     def run(self, start: int, end: int) -> None:

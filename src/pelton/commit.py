@@ -201,6 +201,11 @@ def wants_logits(item: Planned) -> bool:
     return is_special(item) or (item.sequence.rules.max_tokens > 0 and completes_in(item))
 
 
+def wants_only_greatest(planned: Seq[Planned]) -> bool:
+    """Whether each token is the most likely one, and nothing else is asked of the logits."""
+    return all(item.sequence.decode.is_plain and item.sequence.prompt_logprobs is None for item in planned)
+
+
 def num_rows(item: Planned) -> int:
     """Rows of logits that a planned sequence leaves behind."""
     return item.rows if is_special(item) else int(completes_in(item))

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from .batch import make_batch
-from .commit import Committer, ends_of_prompts, wants_logits
+from .commit import Committer, ends_of_prompts, wants_logits, wants_only_greatest
 from .config import SamplingParams
 from .decode.accept import CoupledVerifier, Verifier
 from .decode.finish import FinishRules
@@ -154,7 +154,8 @@ class Engine:
         events = [self._refuse(sequence) for sequence in schedule.refused]
         if schedule.planned:
             self.stats.begins(schedule.planned)
-            batch = make_batch([p.sequence.span(p.rows) for p in schedule.planned])
+            spans = [p.sequence.span(p.rows) for p in schedule.planned]
+            batch = make_batch(spans, only_greatest=wants_only_greatest(schedule.planned))
             began = perf_counter()
             forward = self.executor.begin(batch, self.kv)
             asking = ends_of_prompts(schedule.planned)

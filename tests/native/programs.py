@@ -79,6 +79,7 @@ def begin(
     context: int = 0,
     arrays: tuple[NDArray[np.float16], NDArray[np.float16]] | None = None,
     row_sets: Sequence[NDArray[np.int32]] = (),
+    only_greatest: bool = False,
 ) -> None:
     """A pass over one span of `tokens` that follows `context` positions."""
     rows = len(tokens)
@@ -95,6 +96,7 @@ def begin(
         list(row_sets),
         keys,
         values,
+        only_greatest,
     )
 
 

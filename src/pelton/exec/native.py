@@ -17,6 +17,7 @@ from ..plan import Plan, verify
 from ..quant.tensor import Tensor
 from ..types import ALL_ROWS, Batch
 from .native_program import CompiledPlan, Target, compile_plan
+from .native_screen import Screening
 from .native_tuning import UNTUNED, Ahead, tuned
 from .native_weights import NativeWeights
 
@@ -96,6 +97,7 @@ class NativeForward:
             [batch.rows(name) for name in self._compiled.row_sets],
             self.kv.keys,
             self.kv.values,
+            batch.only_greatest,
         )
 
     def advance(self, end: int | None = None) -> None:
@@ -182,7 +184,8 @@ class NativeExecutor:
         workspace = Workspace()
         pool = ThreadPool(threads, workspace.reserve)
         packed = NativeWeights(weights, plan.weight_shapes, pool)
-        self._target: Target | None = Target(pool, workspace, self.isa, packed, weights)
+        self._screening = Screening(pool)
+        self._target: Target | None = Target(pool, workspace, self.isa, packed, weights, self._screening)
         self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}
         self._sharing, self._ahead = True, UNTUNED
@@ -209,6 +212,8 @@ class NativeExecutor:
     def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
         """Start a pass; the one before ends. ValueError for a batch whose indices lie outside."""
         self.current = None
+        if batch.only_greatest:
+            self._screening.advance()
         forward = NativeForward(self, batch, kv)
         self.current = forward
         return forward
@@ -252,6 +257,11 @@ class NativeExecutor:
         self._ahead = ahead
         for compiled in self._programs.values():
             compiled.program.set_prefetch(*ahead)
+
+    def screen_head(self, on: bool) -> None:
+        """Whether a large head is screened (see native_screen), as it is unless told; for measuring."""
+        if self._screening.screen is not None:
+            self._screening.screen.switch_on(on)
 
     def share_prefixes(self, on: bool) -> None:
         """Whether attention reads a prefix that spans share once, as it does unless told; for measuring."""

@@ -34,6 +34,7 @@ from ..plan.passes import Fused, fuse_between
 from ..quant.tensor import Tensor
 from ..types import ALL_ROWS
 from .native_rounding import fine_weights
+from .native_screen import Screening
 from .native_weights import NativeWeights, wants_blocks
 
 _BLOCK_FLOATS = 12
@@ -72,6 +73,7 @@ class Target:
     isa: str
     weights: NativeWeights
     tensors: Mapping[str, Tensor]
+    screening: Screening
 
 
 def layer_ends(plan: Plan) -> set[int]:
@@ -198,6 +200,8 @@ class _Lowering:
     def linear(self, step: Step) -> None:
         op = step.op
         assert isinstance(op, Linear | LinearAdd | LinearGroup)
+        if self._screened(step):
+            return
         members: tuple[Linear | LinearAdd, ...] = op.members if isinstance(op, LinearGroup) else (op,)
         residual = self._ids[step.inputs[0]] if isinstance(op, LinearAdd) else -1
         for fine in (True, False):
@@ -213,6 +217,20 @@ class _Lowering:
                     for member, output in chosen
                 ]
                 self._program.linear(x, blocks, parts, residual, fine)
+
+    def _screened(self, step: Step) -> bool:
+        """Whether this is the head, and its coarse copy worth having: then it is lowered here."""
+        op = step.op
+        if not isinstance(op, Linear) or op.bias is not None or step.outputs != (self._plan.logits,):
+            return False
+        weight = self._weights.matrix(op.weight)
+        screen = self._target.screening.of(weight)
+        if screen is None:
+            return False
+        fine = op.weight in self._fine
+        x, blocks = self._input(step.inputs[0], op.weight, fine=fine)
+        self._program.screened_linear(x, blocks, weight, self._ids[step.outputs[0]], fine, screen)
+        return True
 
     def gated_linear(self, step: Step) -> None:
         op = step.op

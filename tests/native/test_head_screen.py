@@ -1,0 +1,184 @@
+"""A screened head: what may be the greatest logit is exact to the bit, what is left out cannot be it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pelton import _native
+from pelton.exec.native_screen import Screening, principal_directions
+from pelton.quant import FORMATS
+
+from .programs import POOL, Building, begin
+from .test_linear import ISAS, format_weight
+
+F32 = NDArray[np.float32]
+WIDTH, OUTPUTS = 256, 1003  # neither panels nor threads divide it
+NAMES = ("Q8_0", "Q4_1", "Q6_K", "F32", "F16", "BF16")
+
+
+def inputs_of(count: int, width: int = WIDTH, seed: int = 0, spread: float = 0.3) -> F32:
+    """Rows that are long in a few directions, as hidden states are."""
+    random = np.random.default_rng(seed)
+    along = random.standard_normal((count, 6)) @ random.standard_normal((6, width))
+    return (along + spread * random.standard_normal((count, width))).astype(np.float32)
+
+
+@dataclass
+class Head:
+    """A program that embeds tokens as rows of `inputs` and multiplies them by a screened weight."""
+
+    weight: _native.PackedWeight
+    inputs: F32
+    isa: str = ""
+
+    def __post_init__(self) -> None:
+        self.screen = _native.HeadScreen(self.weight)
+        building = Building(isa=self.isa)
+        x, blocks = building.embedded(self.weight.inputs, self.inputs), -1
+        self.y = building.value(self.weight.outputs)
+        floats = self.weight.inputs * self.weight.outputs * 2 <= self.weight.num_bytes
+        if not floats:
+            blocks = building.value(self.weight.inputs // 32 * 12)
+            building.program.quantize(x, blocks, True)
+        building.program.screened_linear(x if floats else -1, blocks, self.weight, self.y, True, self.screen)
+        self.program = building.finish(self.y)
+
+    def logits(self, tokens: list[int], only_greatest: bool) -> F32:
+        begin(self.program, tokens, only_greatest=only_greatest)
+        self.program.run(0, self.program.num_instructions)
+        return self.program.read(self.y)
+
+    def prepare(self) -> None:
+        """Everything that passes would do one after another."""
+        for token in range(_native.SCREEN_SAMPLES):
+            self.logits([token % len(self.inputs)], True)
+        self.screen.set_directions(principal_directions(self.screen.samples()), POOL)
+        while not self.screen.build(300, POOL):
+            assert not self.screen.ready
+
+    def check(self, tokens: list[int]) -> float:
+        """The share of logits that were computed exactly."""
+        expected, found = self.logits(tokens, False), self.logits(tokens, True)
+        np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+        exact = found != -np.inf
+        np.testing.assert_array_equal(found[exact], expected[exact])
+        return float(exact.mean())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_greatest_is_found_in_every_format(name: str, isa: str) -> None:
+    head = Head(format_weight(FORMATS[name], OUTPUTS, WIDTH).packed, inputs_of(300), isa)
+    head.prepare()
+    assert head.screen.ready
+    shares = [head.check([token]) for token in range(128, 300, 9)]
+    assert np.median(shares) < 0.25
+    for rows in (2, 3, 4):
+        head.check(list(range(200, 200 + rows)))
+    assert head.check([0, 1, 2, 3, 4]) == 1.0  # too many rows: all are computed
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["Q8_0", "Q4_1", "BF16", "F32"]),
+    st.floats(-8, 8),
+    st.floats(0, 3),
+)
+def test_any_weights_and_inputs(seed: int, name: str, power: float, spread: float) -> None:
+    """Also where the directions are of other inputs, and where many outputs are close to the greatest."""
+    random = np.random.default_rng(seed)
+    form = FORMATS[name]
+    rows = random.standard_normal((130, 64)).astype(np.float32)
+    rows[40:90] = rows[:50] * (1 + 1e-4 * random.standard_normal((50, 64)))
+    data = form.encode(rows.reshape(-1, form.block)).reshape(130, -1)
+    if form.panel is None:
+        weight = _native.PackedWeight(130, 64, _native.WeightLayout.floats(name))
+        weight.pack_floats(0, np.ascontiguousarray(data).view(np.uint8).reshape(130, -1), POOL)
+    else:
+        weight = _native.PackedWeight(130, 64, _native.WeightLayout.gguf(name))
+        weight.pack_gguf(0, name, data, POOL)
+    inputs = np.concatenate(
+        [inputs_of(40, 64, seed, spread), random.standard_normal((40, 64), dtype=np.float32)]
+    )
+    head = Head(weight, (inputs * np.float32(2.0**power)).astype(np.float32))
+    head.prepare()
+    for token in range(0, 80, 7):
+        head.check([token])
+
+
+def test_what_is_not_finite_is_computed_as_ever() -> None:
+    inputs = inputs_of(140)
+    inputs[131, 7], inputs[132, 9], inputs[133] = np.nan, np.inf, 1e38
+    head = Head(format_weight(FORMATS["Q8_0"], OUTPUTS, WIDTH).packed, inputs)
+    head.prepare()
+    for token in (131, 132, 133):
+        expected, found = head.logits([token], False), head.logits([token], True)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_that_are_not_finite_are_not_screened() -> None:
+    rows = np.ones((64, WIDTH), np.float32)
+    rows[40, 3] = np.inf
+    weight = _native.PackedWeight(64, WIDTH, _native.WeightLayout.floats("F32"))
+    weight.pack_floats(0, rows.view(np.uint8), POOL)
+    head = Head(weight, inputs_of(4))
+    head.prepare()
+    assert not head.screen.ready
+    np.testing.assert_array_equal(head.logits([1], True), head.logits([1], False))
+
+
+def test_a_screen_that_keeps_too_much_rests() -> None:
+    """All outputs alike: none can be left out, so the copy is not read for a while."""
+    rows = np.ones((640, WIDTH), np.float32) + 1e-3 * np.random.default_rng(0).random(
+        (640, WIDTH), np.float32
+    )
+    weight = _native.PackedWeight(640, WIDTH, _native.WeightLayout.floats("F32"))
+    weight.pack_floats(0, rows.view(np.uint8), POOL)
+    head = Head(weight, inputs_of(8))
+    head.prepare()
+    assert head.screen.ready
+    for _ in range(20):
+        assert head.check([3]) == 1.0
+    ready = []
+    for _ in range(600):
+        ready.append(head.screen.ready)
+        head.logits([3], True)
+    assert not any(ready[:400])
+    assert any(ready)
+
+
+def test_switched_off_everything_is_computed() -> None:
+    head = Head(format_weight(FORMATS["Q8_0"], OUTPUTS, WIDTH).packed, inputs_of(140))
+    head.prepare()
+    assert head.check([5]) < 1.0
+    head.screen.switch_on(False)
+    assert head.check([5]) == 1.0
+
+
+def test_directions_must_be_orthonormal() -> None:
+    screen = _native.HeadScreen(format_weight(FORMATS["Q8_0"], 64, WIDTH).packed)
+    directions = principal_directions(inputs_of(128))
+    np.testing.assert_allclose(directions @ directions.T, np.eye(32), atol=1e-6)
+    with pytest.raises(ValueError, match="orthonormal"):
+        screen.set_directions(directions * np.float32(1.01), POOL)
+    with pytest.raises(ValueError, match=r"\[32, inputs\]"):
+        screen.set_directions(directions[:31], POOL)
+    screen.set_directions(directions, POOL)
+    with pytest.raises(ValueError, match="once"):
+        screen.set_directions(directions, POOL)
+
+
+def test_a_small_or_odd_head_has_no_screen() -> None:
+    weight = format_weight(FORMATS["Q8_0"], 64, WIDTH).packed
+    assert Screening(POOL).of(weight) is None
+    screening = Screening(POOL, least_bytes=1)
+    assert screening.of(weight) is screening.of(weight) is not None
+    odd = _native.PackedWeight(64, 33, _native.WeightLayout.floats("F32"))
+    assert Screening(POOL, least_bytes=1).of(odd) is None
