@@ -11,7 +11,7 @@ from pelton.plan import Plan, PlanBuilder, verify
 from pelton.plan.ops import Activation, Attend, Rope
 from pelton.quant import format_named
 from pelton.quant.format import F32
-from pelton.quant.tensor import Tensor
+from pelton.quant.tensor import Tensor, Weight
 
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN = 96, 64, 4, 2, 16, 96
 
@@ -51,7 +51,7 @@ def _tensor(name: str, format_name: str, values: F32) -> Tensor:
     return Tensor(name, number_format, values.shape, data)
 
 
-def tiny_plan(weights: Mapping[str, Tensor], layers: int = 2, window: int = 0, cap: float = 0.0) -> Plan:
+def tiny_plan(weights: Mapping[str, Weight], layers: int = 2, window: int = 0, cap: float = 0.0) -> Plan:
     p = PlanBuilder({name: tensor.shape for name, tensor in weights.items()})
     rope = Rope(HEAD_DIM, tuple(float(10000.0 ** (-i / 8)) for i in range(8)), interleaved=True)
     x = p.embed("token_embd")

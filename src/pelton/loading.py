@@ -19,7 +19,7 @@ from .kv import EVICTIONS, KV_DTYPES, CacheFolder, DiskTier, KVArena, KVLayout, 
 from .models.load import LoadedModel, load_model
 from .plan import Plan
 from .plan.passes import narrow
-from .quant.tensor import Tensor
+from .quant.tensor import Weight
 from .sched.registry import SchedulerChoice
 from .settings import EngineSettings
 from .spec.draft import Drafter
@@ -137,7 +137,7 @@ def load_text(resolved: ResolvedModel) -> tuple[Tokenizer | None, ChatTemplate |
     return tokenizer_of(source, subject=str(resolved.path))
 
 
-def make_executor(settings: EngineSettings, plan: Plan, weights: Mapping[str, Tensor]) -> Executor:
+def make_executor(settings: EngineSettings, plan: Plan, weights: Mapping[str, Weight]) -> Executor:
     """The executor the settings name, of a plan without work for rows whose results nobody reads; the native
     module loads only when it is wanted."""
     plan = narrow(plan)

@@ -13,7 +13,7 @@ from pelton.exec.reference import ReferenceExecutor
 from pelton.kv import KVArena, KVLayout, blocks_for
 from pelton.models.load import LoadedModel
 from pelton.plan import Plan
-from pelton.quant import Tensor
+from pelton.quant import Weight
 from pelton.types import Span
 
 
@@ -21,7 +21,7 @@ def logits_of(
     model: LoadedModel,
     tokens: NDArray[np.int32],
     chunks: Sequence[int] = (),
-    make_executor: Callable[[Plan, Mapping[str, Tensor]], Executor] = ReferenceExecutor,
+    make_executor: Callable[[Plan, Mapping[str, Weight]], Executor] = ReferenceExecutor,
 ) -> NDArray[np.float32]:
     """float32 [tokens, V] with float32 keys and values; `chunks` are lengths that sum to the whole."""
     executor = make_executor(model.plan, model.weights)

@@ -114,10 +114,10 @@ def test_gemma_norms_are_f32_so_that_adding_one_is_exact(goldens: Goldens, tmp_p
     weights = load_model(write_folder(tmp_path, goldens.config("gemma2"), halves)).weights
     assert weights["output_norm"].format.name == "F32"
     expected = halves["model.norm.weight"].astype(np.float32) + np.float32(1)
-    assert np.array_equal(weights["output_norm"].dequantize(), expected)
+    assert np.array_equal(weights["output_norm"].load().dequantize(), expected)
 
 
 def test_fused_matrices_are_split_without_copying(goldens: Goldens, tmp_path: Path) -> None:
     weights = load_model(write_folder(tmp_path, goldens.config("phi3"), goldens.tensors("phi3"))).weights
-    q, k = (weights[f"blk.0.attn_{name}"].data for name in "qk")
+    q, k = (weights[f"blk.0.attn_{name}"].load().data for name in "qk")
     assert q.__array_interface__["data"][0] + q.size == k.__array_interface__["data"][0]

@@ -17,7 +17,7 @@ from .options import IsaOption, Json, OfflineOption, ThreadsOption
 if TYPE_CHECKING:
     from ..cost.machine import Machine
     from ..models.load import LoadedModel
-    from ..quant.tensor import Tensor
+    from ..quant.tensor import Weight
 
 _KV_TYPES = (("bfloat16", 2), ("float16", 2), ("float32", 4))
 
@@ -59,14 +59,14 @@ def inspect(
         _say_model(model, loaded, machine)
 
 
-def shares_of(tensors: Iterable[Tensor]) -> list[FormatShare]:
-    """One entry a format, the largest first; a tensor that two names share counts once."""
+def shares_of(weights: Iterable[Weight]) -> list[FormatShare]:
+    """One entry a format, the largest first; a weight that two names share counts once."""
     import math
 
     found: dict[str, tuple[int, int, int]] = {}
-    for tensor in {id(tensor): tensor for tensor in tensors}.values():
-        count, elements, size = found.get(tensor.format.name, (0, 0, 0))
-        found[tensor.format.name] = (count + 1, elements + math.prod(tensor.shape), size + tensor.num_bytes)
+    for weight in {id(weight): weight for weight in weights}.values():
+        count, elements, size = found.get(weight.format.name, (0, 0, 0))
+        found[weight.format.name] = (count + 1, elements + math.prod(weight.shape), size + weight.num_bytes)
     shares = [FormatShare(name, *totals) for name, totals in found.items()]
     return sorted(shares, key=lambda share: -share.bytes)
 

@@ -14,7 +14,7 @@ from .._native import RowSampler, ThreadPool, Workspace, isa_levels, resolve_isa
 from ..errors import EngineStoppedError, PlanError
 from ..kv import KVArena
 from ..plan import Plan, verify
-from ..quant.tensor import Tensor
+from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
 from .native_program import CompiledPlan, Target, compile_plan
 from .native_screen import Screening
@@ -164,16 +164,16 @@ class NativeForward:
 class NativeExecutor:
     """Runs one plan with the C++ core; see exec.protocol.Executor.
 
-    `weights` are packed here, in parallel; the tensors' data is not needed afterwards. `isa` names an
-    instruction-set level, None means PELTON_ISA or else the fastest. `tuning_folder` is where
-    native_tuning remembers what is fastest on this machine; None measures nothing. Raises PlanError,
-    KernelUnsupportedError, ConfigError, ModelFileError.
+    `weights` are packed here, each in parallel; one is loaded at a time, and its data is not needed
+    afterwards. `isa` names an instruction-set level, None means PELTON_ISA or else the fastest.
+    `tuning_folder` is where native_tuning remembers what is fastest on this machine; None measures
+    nothing. Raises PlanError, KernelUnsupportedError, ConfigError, ModelFileError.
     """
 
     def __init__(
         self,
         plan: Plan,
-        weights: Mapping[str, Tensor],
+        weights: Mapping[str, Weight],
         threads: int,
         isa: str | None = None,
         tuning_folder: Path | None = None,

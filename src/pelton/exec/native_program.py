@@ -31,7 +31,7 @@ from ..plan.ops import (
     Tap,
 )
 from ..plan.passes import Fused, fuse_between
-from ..quant.tensor import Tensor
+from ..quant.tensor import Weight
 from ..types import ALL_ROWS
 from .native_rounding import fine_weights
 from .native_screen import Screening
@@ -71,8 +71,8 @@ class Target:
     pool: ThreadPool
     workspace: Workspace
     isa: str
-    weights: NativeWeights
-    tensors: Mapping[str, Tensor]
+    packed: NativeWeights
+    weights: Mapping[str, Weight]
     screening: Screening
 
 
@@ -93,7 +93,7 @@ class _Lowering:
     def __init__(self, plan: Plan, fused: Fused, target: Target) -> None:
         self._original, self._fused, self._plan, self._target = plan, fused, fused.plan, target
         self._program = Program(target.pool, target.workspace, target.isa)
-        self._weights = target.weights
+        self._weights = target.packed
         sets = dict.fromkeys(shape.rows for shape in self._plan.shapes if shape.rows != ALL_ROWS)
         self._row_sets = {ALL_ROWS: 0} | {name: number for number, name in enumerate(sets, start=1)}
         self._ids = [self._value(shape.width, shape.rows) for shape in self._plan.shapes]
@@ -184,7 +184,7 @@ class _Lowering:
     def _input(self, value: int, *weights: str, fine: bool = False) -> tuple[int, int]:
         """The float and the rounded form of a linear's input, -1 for one that no weight reads."""
         key = (value, fine)
-        formats = [wants_blocks(self._target.tensors[name]) for name in weights]
+        formats = [wants_blocks(self._target.weights[name]) for name in weights]
         if any(formats) and key not in self._blocks:
             shape = self._plan.shapes[value]
             self._blocks[key] = self._value(shape.width // 32 * _BLOCK_FLOATS, shape.rows)
@@ -267,7 +267,7 @@ class _Lowering:
             and step.inputs[-1] == value
             and value not in step.inputs[:-1]
             and step.op.weight not in self._fine
-            and wants_blocks(self._target.tensors[step.op.weight])
+            and wants_blocks(self._target.weights[step.op.weight])
         )
 
     def norm(self, step: Step) -> None:
@@ -332,7 +332,7 @@ class _Lowering:
         shape = self._plan.shapes[x]
         hidden = self._plan.weight_shapes[op.gate][1]
         floats, blocks = self._input(x, op.gate, op.up)
-        down_blocks = wants_blocks(self._target.tensors[op.down])
+        down_blocks = wants_blocks(self._target.weights[op.down])
 
         def buffer(width: int, needed: bool = True) -> int:
             return self._value(width * op.top_k, shape.rows) if needed else -1

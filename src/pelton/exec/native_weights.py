@@ -1,36 +1,33 @@
-"""Weights in the form the native kernels stream: packed once at load, each tensor's data once."""
+"""Weights in the form the native kernels stream: each is loaded, packed once, and let go."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._native import PackedWeight, ThreadPool, WeightLayout, reads_gguf
 from ..errors import ModelFileError
-from ..quant.tensor import Tensor
+from ..quant.tensor import Tensor, Weight
 from ..weights.mapped import release_pages
 
 F32 = NDArray[np.float32]
-_Place = tuple[int, tuple[int, ...], str]  # address, shape, format
 
 _SLICE_ELEMENTS = 1 << 22
 """Elements unpacked at a time where a format has no native reader: bounds the memory of loading."""
 
 
 class NativeWeights:
-    """Packs tensors when first asked for. Two names of the same data (tied embeddings) share one copy."""
+    """Packs weights when first asked for. Two names of one weight (tied embeddings) share one copy."""
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], threads: ThreadPool
+        self, weights: Mapping[str, Weight], shapes: Mapping[str, tuple[int, ...]], threads: ThreadPool
     ) -> None:
-        self._tensors = tensors
+        self._weights = weights
         self._shapes = shapes
         self._threads = threads
         self._named: dict[str, tuple[PackedWeight, ...]] = {}
-        self._placed: dict[_Place, tuple[ReferenceType[NDArray[np.uint8]], tuple[PackedWeight, ...]]] = {}
         self._vectors: dict[str, F32] = {}
 
     def matrix(self, name: str) -> PackedWeight:
@@ -39,27 +36,19 @@ class NativeWeights:
 
     def matrices(self, name: str) -> tuple[PackedWeight, ...]:
         """The matrices of a [count, outputs, inputs] weight; a plain matrix counts as one."""
-        if name in self._named:
-            return self._named[name]
-        tensor = self._tensor(name)
-        place = (tensor.data.ctypes.data, tensor.shape, tensor.format.name)
-        owner, packed = self._placed.get(place, (None, ()))
-        if owner is None or owner() is None:  # memory that was freed may hold other data now
-            rows = tensor.shape[-2]
-            flat = Tensor(tensor.name, tensor.format, (tensor.num_rows, tensor.shape[-1]), tensor.data)
-            starts = range(0, flat.num_rows, rows)
-            packed = tuple(self._pack(flat.rows(start, start + rows)) for start in starts)
-            release_pages(tensor.data)
-            self._placed[place] = (ref(tensor.data), packed)
-        self._named[name] = packed
-        return packed
+        if name not in self._named:
+            weight = self._weight(name)
+            twins = (packed for other, packed in self._named.items() if self._weights[other] is weight)
+            self._named[name] = next(twins, ()) or self._load(weight)
+        return self._named[name]
 
     def vector(self, name: str | None) -> F32 | None:
         """A one-dimensional weight as float32."""
         if name is None:
             return None
         if name not in self._vectors:
-            self._vectors[name] = np.ascontiguousarray(self._tensor(name).dequantize(), dtype=np.float32)
+            values = self._weight(name).load().dequantize()
+            self._vectors[name] = np.ascontiguousarray(values, dtype=np.float32)
         return self._vectors[name]
 
     def num_bytes(self, name: str) -> int:
@@ -79,11 +68,21 @@ class NativeWeights:
         matrices = sum(weight.num_bytes for weight in self.packed)
         return matrices + sum(vector.nbytes for vector in self._vectors.values())
 
-    def _tensor(self, name: str) -> Tensor:
-        tensor = self._tensors[name]
-        if tensor.shape != self._shapes[name]:
-            raise ModelFileError(f"the plan wants {self._shapes[name]}", subject=name, value=tensor.shape)
-        return tensor
+    def _weight(self, name: str) -> Weight:
+        weight = self._weights[name]
+        if weight.shape != self._shapes[name]:
+            raise ModelFileError(f"the plan wants {self._shapes[name]}", subject=name, value=weight.shape)
+        return weight
+
+    def _load(self, weight: Weight) -> tuple[PackedWeight, ...]:
+        """The matrices of a weight; its bytes, perhaps made for this alone, are not kept."""
+        tensor = weight.load()
+        rows = tensor.shape[-2]
+        flat = Tensor(tensor.name, tensor.format, (tensor.num_rows, tensor.shape[-1]), tensor.data)
+        starts = range(0, flat.num_rows, rows)
+        packed = tuple(self._pack(flat.rows(start, start + rows)) for start in starts)
+        release_pages(tensor.data)
+        return packed
 
     def _pack(self, tensor: Tensor) -> PackedWeight:
         outputs, inputs = tensor.shape
@@ -120,6 +119,6 @@ class NativeWeights:
         return weight
 
 
-def wants_blocks(tensor: Tensor) -> bool:
+def wants_blocks(weight: Weight) -> bool:
     """Whether products with this weight read 8-bit activation blocks instead of floats."""
-    return tensor.format.panel is not None
+    return weight.format.panel is not None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..kv import KVArena
 from ..plan import Plan, verify
-from ..quant.tensor import Tensor
+from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
 
 F32 = NDArray[np.float32]
@@ -57,19 +57,19 @@ class ReferenceForward:
 class ReferenceExecutor:
     """Runs a plan with NumPy; weights are dequantized once each, to float32, when first used."""
 
-    def __init__(self, plan: Plan, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, plan: Plan, weights: Mapping[str, Weight]) -> None:
         verify(plan)
         self.plan = plan
-        self._tensors = weights
+        self._weights = weights
         self._dequantized: dict[str, F32] = {}
 
     @property
     def weight_bytes(self) -> Mapping[str, int]:
-        return {name: self._tensors[name].num_bytes for name in self.plan.weights}
+        return {name: self._weights[name].num_bytes for name in self.plan.weights}
 
     def weight(self, name: str) -> F32:
         if name not in self._dequantized:
-            self._dequantized[name] = self._tensors[name].dequantize()
+            self._dequantized[name] = self._weights[name].load().dequantize()
         return self._dequantized[name]
 
     def begin(self, batch: Batch, kv: KVArena) -> ReferenceForward:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ..errors import ModelFileError, UnsupportedModelError
 from ..plan import Plan, PlanBuilder, verify
-from ..quant import Tensor
+from ..quant import Weight
 from ..weights.config_file import open_config
 from ..weights.fields import Fields
 from ..weights.gguf import GGUFFile, open_gguf
@@ -33,14 +33,14 @@ _GGUF_IGNORED = (r"rope_freqs\.weight", r"rope_factors_(long|short)\.weight")
 class LoadedModel:
     """A model ready for an executor.
 
-    `weights` is keyed by the plan's names; a tied "output" is the same Tensor as "token_embd".
+    `weights` is keyed by the plan's names; a tied "output" is the same Weight as "token_embd".
     `context_length` is the one in use. `source` is where the text layer finds its settings: the
     metadata of a GGUF file, a Hugging Face folder, None for a synthetic model.
     """
 
     shape: ModelShape
     plan: Plan
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Weight]
     context_length: int
     source: Fields | Path | None
 
@@ -76,7 +76,6 @@ def _naming(subject: Path) -> Iterator[None]:
 def _load_synthetic(reference: str, context_length: int | None) -> LoadedModel:
     model = parse_synthetic(reference, lambda folder: _read_folder(folder, context_length)[1])
     wanted = context_length if model.context is None else model.context
-    ContextUse(model.decoder.context_length, wanted)  # refuse it before making gigabytes
     return _finish(model.decoder, synthetic_weights(model), wanted, None)
 
 
@@ -134,13 +133,13 @@ def _stored(decoder: Decoder) -> dict[str, tuple[int, ...]]:
 
 def _finish(
     decoder: Decoder,
-    weights: dict[str, Tensor],
+    weights: Mapping[str, Weight],
     wanted: int | None,
     source: Fields | Path | None,
 ) -> LoadedModel:
-    if decoder.tied:
-        weights["output"] = weights["token_embd"]
-    plan = build(PlanBuilder({name: tensor.shape for name, tensor in weights.items()}), decoder)
+    tied = {"output": weights["token_embd"]} if decoder.tied else {}
+    weights = MappingProxyType({**weights, **tied})
+    plan = build(PlanBuilder({name: weight.shape for name, weight in weights.items()}), decoder)
     verify(plan)
     shape = ModelShape(
         architecture=decoder.architecture,
@@ -153,4 +152,4 @@ def _finish(
         parameters=parameter_count(decoder),
     )
     context = ContextUse(decoder.context_length, wanted).length
-    return LoadedModel(shape, plan, MappingProxyType(weights), context, source)
+    return LoadedModel(shape, plan, weights, context, source)

@@ -14,8 +14,8 @@ from types import MappingProxyType
 
 from ..errors import ConfigError, ModelFileError
 from ..plan.ops import Rope
-from ..quant import Format, Tensor, format_named
-from ..weights.synthetic import synthetic_tensor
+from ..quant import Format, Weight, format_named
+from ..weights.synthetic import synthetic_weight
 from . import rope as scaling
 from .architecture import Decoder, Mixture, QKNorm
 from .build import weight_shapes
@@ -129,9 +129,9 @@ def _number(reference: str, options: Mapping[str, str], key: str) -> int | None:
     return int(text)
 
 
-def synthetic_weights(model: SyntheticModel) -> dict[str, Tensor]:
-    """All weights but a tied output."""
+def synthetic_weights(model: SyntheticModel) -> dict[str, Weight]:
+    """All weights but a tied output; none is made yet."""
     shapes = weight_shapes(model.decoder)
     if model.decoder.tied:
         del shapes["output"]
-    return {name: synthetic_tensor(name, shape, model.format, model.seed) for name, shape in shapes.items()}
+    return {name: synthetic_weight(name, shape, model.format, model.seed) for name, shape in shapes.items()}

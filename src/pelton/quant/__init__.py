@@ -20,9 +20,9 @@ from .q4_k_q5_k import Q4_K, Q5_K
 from .q4_q5 import Q4_0, Q4_1, Q5_0, Q5_1
 from .q6_k import Q6_K
 from .q8_0 import Q8_0
-from .tensor import Tensor
+from .tensor import Tensor, Weight
 
-__all__ = ["FORMATS", "Format", "Panel", "Tensor", "format_named"]
+__all__ = ["FORMATS", "Format", "Panel", "Tensor", "Weight", "format_named"]
 
 _ALL = (
     *(FLOAT32, FLOAT16, BFLOAT16, Q8_0),

@@ -1,7 +1,9 @@
-"""A named weight: raw bytes in some format, mapped from a file or made in memory."""
+"""A named weight, and a tensor: one whose bytes, in some format, are at hand."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,29 +12,41 @@ from .format import F32, U8, Format
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """`shape` is in NumPy order (the last axis is contiguous): a linear weight is [outputs, inputs].
+class Weight(ABC):
+    """What is known of a weight without its bytes, and how to come by them.
 
-    `data` is uint8 [bytes], usually a read-only view of a mapped file.
+    `shape` is in NumPy order (the last axis is contiguous): a linear weight is [outputs, inputs].
     """
 
     name: str
     format: Format
     shape: tuple[int, ...]
-    data: U8
-
-    def __post_init__(self) -> None:
-        expected = self.num_rows * self.format.row_bytes(self.shape[-1])
-        if self.data.dtype != np.uint8 or self.data.ndim != 1 or self.data.size != expected:
-            raise ValueError(f"{self.name}: {self.data.size} bytes where {self.shape} needs {expected}")
 
     @property
     def num_rows(self) -> int:
-        return int(np.prod(self.shape[:-1], dtype=np.int64))
+        return math.prod(self.shape[:-1])
 
     @property
     def num_bytes(self) -> int:
-        return int(self.data.size)
+        return self.num_rows * self.format.row_bytes(self.shape[-1])
+
+    @abstractmethod
+    def load(self) -> Tensor:
+        """The weight with its bytes, which may be made anew each time: whoever is done with them lets go."""
+
+
+@dataclass(frozen=True)
+class Tensor(Weight):
+    """`data` is uint8 [bytes], usually a read-only view of a mapped file."""
+
+    data: U8
+
+    def __post_init__(self) -> None:
+        if self.data.dtype != np.uint8 or self.data.ndim != 1 or self.data.size != self.num_bytes:
+            raise ValueError(f"{self.name}: {self.data.size} bytes where {self.shape} needs {self.num_bytes}")
+
+    def load(self) -> Tensor:
+        return self
 
     def row_bytes(self) -> U8:
         """uint8 [rows, bytes per row], a view."""

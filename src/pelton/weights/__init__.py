@@ -2,5 +2,5 @@
 
 Nothing is imported here, so that listing the store does not load the array libraries:
 `weights.gguf.open_gguf`, `weights.safetensors.open_safetensors`, `weights.config_file.ConfigFile`,
-`weights.synthetic.synthetic_tensor`.
+`weights.synthetic.synthetic_weight`.
 """

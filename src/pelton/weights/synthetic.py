@@ -1,20 +1,20 @@
 """Random weights of any shape in any format, quickly: to time a model without having it.
 
 Weights are normal with standard deviation 1/sqrt(inputs), so activations keep their size
-through a deep model and every kernel does its usual work.
+through a deep model and every kernel does its usual work. They are made when asked for and
+not kept: a model that is packed as it is made is in memory once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
 
 import numpy as np
 
 from ..errors import ConfigError
-from ..quant import FORMATS, Format, Tensor
+from ..quant import FORMATS, Format, Tensor, Weight
 from ..quant.format import U8
 
 # Blocks encoded once and then copied about. Primes: a row is never a whole number of pools
@@ -24,12 +24,28 @@ _NORM_SPREAD = 0.1
 _BIAS_SPREAD = 0.02
 
 
-def synthetic_tensor(name: str, shape: tuple[int, ...], item: Format, seed: int) -> Tensor:
-    """The same tensor for the same (name, shape, format, seed); its memory is its file size.
+@dataclass(frozen=True)
+class SyntheticWeight(Weight):
+    """The same bytes each time for the same (name, shape, format, seed); see synthetic_weight."""
 
-    One-dimensional tensors are F32 whatever the format: near one for norms, near zero where
-    the name ends in "bias". Raises ConfigError for a shape the format cannot hold.
-    """
+    seed: int
+
+    def load(self) -> Tensor:
+        """Made anew; its memory is its file size."""
+        generator = np.random.Generator(np.random.Philox(key=_key(self.name, self.seed)))
+        if len(self.shape) == 1:
+            centre, spread = (0.0, _BIAS_SPREAD) if self.name.endswith("bias") else (1.0, _NORM_SPREAD)
+            values = centre + spread * generator.standard_normal(self.shape[0])
+            data = values.astype("<f4").view(np.uint8)
+        else:
+            pool = _pool(self.format.name, self.shape[-1], self.seed)
+            data = _fill(self.num_bytes, pool, self.format.block_bytes, generator)
+        return Tensor(self.name, self.format, self.shape, _frozen(data))
+
+
+def synthetic_weight(name: str, shape: tuple[int, ...], item: Format, seed: int) -> SyntheticWeight:
+    """One-dimensional weights are F32 whatever the format: near one for norms, near zero where the name
+    ends in "bias". Raises ConfigError for a shape the format cannot hold."""
     if not shape or min(shape) < 1 or (shape[-1] % item.block and len(shape) > 1):
         raise ConfigError(
             f"{item.name} rows need a positive multiple of {item.block} elements",
@@ -37,23 +53,7 @@ def synthetic_tensor(name: str, shape: tuple[int, ...], item: Format, seed: int)
             field="shape",
             value=shape,
         )
-    generator = np.random.Generator(np.random.Philox(key=_key(name, seed)))
-    if len(shape) == 1:
-        centre, spread = (0.0, _BIAS_SPREAD) if name.endswith("bias") else (1.0, _NORM_SPREAD)
-        values = (centre + spread * generator.standard_normal(shape[0])).astype("<f4")
-        return Tensor(name, FORMATS["F32"], shape, _frozen(values.view(np.uint8)))
-    num_bytes = item.row_bytes(shape[-1])
-    for extent in shape[:-1]:
-        num_bytes *= extent
-    pool = _pool(item.name, shape[-1], seed)
-    return Tensor(name, item, shape, _frozen(_fill(num_bytes, pool, item.block_bytes, generator)))
-
-
-def synthetic_tensors(
-    shapes: Iterable[tuple[str, tuple[int, ...]]], item: Format, seed: int
-) -> Mapping[str, Tensor]:
-    """synthetic_tensor for each (name, shape)."""
-    return MappingProxyType({name: synthetic_tensor(name, shape, item, seed) for name, shape in shapes})
+    return SyntheticWeight(name, FORMATS["F32"] if len(shape) == 1 else item, shape, seed)
 
 
 def _key(name: str, seed: int) -> int:
