@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -36,3 +37,10 @@ def first_token_seconds(llm: LLM, prompt: list[int]) -> float:
     start = perf_counter()
     llm.generate([prompt], greedy(1))
     return perf_counter() - start
+
+
+def timed(llm: LLM, prompt: Sequence[int], params: SamplingParams) -> tuple[float, list[int]]:
+    """Seconds of one request alone, and its tokens."""
+    start = perf_counter()
+    (output,) = llm.generate([list(prompt)], params)
+    return perf_counter() - start, output.outputs[0].token_ids

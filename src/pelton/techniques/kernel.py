@@ -66,4 +66,15 @@ KERNEL: tuple[Technique, ...] = (
         source="csrc/kernels/attention.h",
         loss="bfloat16-attention-loss",
     ),
+    Technique(
+        name="screened-head",
+        family="kernel",
+        title="A coarse copy of the output head and a bound on its error prove most logits not the greatest",
+        papers=(),
+        exact=True,
+        switch="always on in the native executor, for greedy steps of few rows and a large head",
+        test="tests/native/test_head_screen.py::test_any_weights_and_inputs",
+        benchmark="screened-head",
+        source="csrc/core/head_screen.h",
+    ),
 )
