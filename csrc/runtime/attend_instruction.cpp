@@ -52,8 +52,8 @@ void AttendInstruction::check(const ValueCheck& values) const {
                 "a head has 1 to 6144 elements");
     values.that(shape.window >= 0 && spec_.kv_layer >= 0, "a window or layer is negative");
     values.shape("q", q_, shape.heads * shape.head_dim, shape.row_set);
-    values.shape("k", k_, shape.kv_heads * shape.head_dim, shape.row_set);
-    values.shape("v", v_, shape.kv_heads * shape.head_dim, shape.row_set);
+    values.shape("k", k_, shape.kv_heads * shape.head_dim, kAllRows);
+    values.shape("v", v_, shape.kv_heads * shape.head_dim, kAllRows);
     values.shape("the output", output_, shape.heads * shape.head_dim, shape.row_set);
     for (const auto& table : {spec_.query_rope, spec_.key_rope})
         values.that(!table || table->spec().head_dim == shape.head_dim, "rope turns heads of another size");
@@ -65,14 +65,20 @@ void AttendInstruction::prepare(const Frame& frame) {
                      0.0f);
 }
 
+// Spans of one row need no meeting if each has a query: whoever reads its newest chunk stores into it first.
+bool AttendInstruction::stores_first(const RaggedBatch& batch) const noexcept {
+    const AttendShape& shape = work_->shape();
+    return !batch.single_rows() || work_->units_per_tile() != shape.kv_heads ||
+           batch.rows_of(shape.row_set) != batch.num_rows();
+}
+
 void AttendInstruction::run(const Frame& frame, int thread) const {
     const int threads = frame.pool->num_threads();
-    const AttendShape& shape = work_->shape();
-    // A span of one row needs no meeting: whoever reads its newest chunk stores into it first.
-    const bool store_first = !frame.batch.single_rows() || work_->units_per_tile() != shape.kv_heads;
+    const bool store_first = stores_first(frame.batch);
     if (store_first) {
-        const RowRange own = share_of(frame.rows(q_), thread, threads);
-        for (std::int64_t i = own.begin; i < own.end; ++i) store_row(frame, i, {0, shape.kv_heads}, thread);
+        const RowRange own = share_of(frame.batch.num_rows(), thread, threads);
+        for (std::int64_t row = own.begin; row < own.end; ++row)
+            store_row(frame, row, {0, work_->shape().kv_heads}, thread);
         frame.meet(thread);
     }
     work_->for_shared_units(thread, threads,
@@ -99,19 +105,17 @@ void AttendInstruction::run(const Frame& frame, int thread) const {
     }
 }
 
-void AttendInstruction::store_row(const Frame& frame, std::int64_t index, RowRange kv_heads,
-                                  int thread) const {
+void AttendInstruction::store_row(const Frame& frame, std::int64_t row, RowRange kv_heads, int thread) const {
     const KvArrays& kv = frame.kv;
-    const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index], dim = kv.head_dim;
-    const std::int64_t slot = frame.batch.slot(row);
+    const std::int64_t slot = frame.batch.slot(row), dim = kv.head_dim;
     const std::int64_t block = frame.batch.block(frame.batch.span_of(row), slot / kKvBlock);
     float* rotated = work_->scratch(thread).scores;
     for (std::int64_t head = kv_heads.begin; head < kv_heads.end; ++head) {
-        const float* key = frame.value(k_, thread) + index * frame.width(k_) + head * dim;
+        const float* key = frame.value(k_, thread) + row * frame.width(k_) + head * dim;
         rotate_head(frame, spec_.key_rope.get(), frame.batch.position(row), key, rotated, dim);
         const std::int64_t place = kv.offset(block, spec_.kv_layer, head);
         frame.kernels->attention.store_kv(rotated,
-                                          frame.value(v_, thread) + index * frame.width(v_) + head * dim, dim,
+                                          frame.value(v_, thread) + row * frame.width(v_) + head * dim, dim,
                                           kv.format, slot % kKvBlock, kv.keys + place, kv.values + place);
     }
 }

@@ -1,4 +1,4 @@
-// Attention with the KV arena: stores keys and values, then reads what each row may see.
+// Attention with the KV arena: stores keys and values of all rows, then reads what each query may see.
 #pragma once
 
 #include <memory>
@@ -30,7 +30,8 @@ class AttendInstruction : public Instruction {
     const std::vector<float>& mass() const noexcept { return mass_; }
 
   private:
-    void store_row(const Frame& frame, std::int64_t index, RowRange kv_heads, int thread) const;
+    bool stores_first(const RaggedBatch& batch) const noexcept;
+    void store_row(const Frame& frame, std::int64_t row, RowRange kv_heads, int thread) const;
     void run_unit(const Frame& frame, const AttendUnit& unit, const AttendUnit* next, int thread) const;
     void run_shared_unit(const Frame& frame, const SharedUnit& unit, int thread) const;
     void load_queries(const Frame& frame, const AttendTile& tile, RowRange heads, std::int64_t first,

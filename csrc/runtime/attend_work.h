@@ -17,7 +17,7 @@
 namespace pelton {
 
 struct AttendShape {
-    int row_set;
+    int row_set;  // of the queries; keys and values are of all rows
     std::int64_t heads, kv_heads, head_dim, window;
     bool operator==(const AttendShape&) const = default;
 };

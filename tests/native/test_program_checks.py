@@ -189,6 +189,9 @@ WRONG: dict[str, tuple[Build, str]] = {
     "attend: v": (lambda b: attend(b, widths=(16, 16, 8, 16)), "attend: v is 8 wide, not 16"),
     "attend: output": (lambda b: attend(b, widths=(16, 16, 16, 8)), "attend: the output is 8 wide"),
     "attend: rows": (lambda b: attend(b, row_set=7), "attend: q covers row set 0, not 7"),
+    "attend: some keys": (lambda b: attend_of(b, 1, 1, 0), "attend: k covers row set 1, not 0"),
+    "attend: some values": (lambda b: attend_of(b, 1, 0, 1), "attend: v covers row set 1, not 0"),
+    "attend: other queries": (lambda b: attend_of(b, 2, 0, 0), "attend: q covers row set 2, not 1"),
     "attend: no heads": (lambda b: attend(b, kv_heads=0), "query heads must divide"),
     "attend: fewer heads": (
         lambda b: attend(b, kv_heads=2, widths=(16, 32, 32, 16)),
@@ -204,6 +207,12 @@ WRONG: dict[str, tuple[Build, str]] = {
         "attend: rope turns heads of another size",
     ),
 }
+
+
+def attend_of(b: Building, q: int, k: int, v: int) -> None:
+    """An attention of the queries of row set 1, over inputs of these row sets."""
+    q, k, v = (b.embedded() if rows == 0 else select_of(b, rows) for rows in (q, k, v))
+    b.program.attend(*(q, k, v, b.value(16, 1)), 0, 1, 1, 16, 1, 1.0, 0, 0.0, None, None, False)
 
 
 def select_of(b: Building, row_set: int, width: int = 16) -> int:

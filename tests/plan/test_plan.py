@@ -104,8 +104,8 @@ def test_a_row_set_runs_three_of_eight_rows() -> None:
 
 def test_cost_counts_weights_once_and_multiply_adds_per_row() -> None:
     sizes = {name: tensor.num_bytes for name, tensor in WEIGHTS.items()}
-    one = PLAN.cost(load_of({"all": 1, "outputs": 1}, 1, 1, 4, sizes))
-    many = PLAN.cost(load_of({"all": 8, "outputs": 1}, 36, 8, 4, sizes))
+    one = PLAN.cost(load_of({"all": 1, "outputs": 1}, {"all": 1}, 1, 4, sizes))
+    many = PLAN.cost(load_of({"all": 8, "outputs": 1}, {"all": 36}, 8, 4, sizes))
     matrices = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * FFN) + VOCAB * HIDDEN
     assert matrices < one.multiply_adds < 1.1 * matrices
     assert many.multiply_adds > 6 * one.multiply_adds

@@ -58,9 +58,10 @@ def pass_load(
     """
     if rows < 1 or depth < 0 or sequences < 1:
         raise ValueError(f"no pass has {rows} rows for {sequences} sequences at depth {depth}")
-    attended = sum(range(depth + 1, depth + rows + 1))
     row_sets = {ALL_ROWS: rows * sequences, OUTPUT_ROWS: sequences}
-    return load_of(row_sets, attended * sequences, (depth + rows) * sequences, kv_bytes, weight_bytes)
+    context = (depth + rows) * sequences
+    attended = {ALL_ROWS: sum(range(depth + 1, depth + rows + 1)) * sequences, OUTPUT_ROWS: context}
+    return load_of(row_sets, attended, context, kv_bytes, weight_bytes)
 
 
 def step_costs(plan: Plan, load: Load, formats: Mapping[str, Format]) -> list[StepCost]:

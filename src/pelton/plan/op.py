@@ -77,12 +77,13 @@ class Run(Protocol):
 class Load:
     """How much one forward pass has to do: what the cost of a step depends on.
 
-    rows: number of rows per row set. attended: over all rows, how many KV positions are visible in
-    sum. kv_bytes: bytes of one stored key or value element. weight_bytes: bytes of a weight as kept.
+    rows: number of rows per row set. attended: per row set, over its rows, how many KV positions are
+    visible in sum. context: how many KV positions all sequences have. kv_bytes: bytes of one stored key or
+    value element. weight_bytes: bytes of a weight as kept.
     """
 
     rows: Mapping[str, int]
-    attended: int
+    attended: Mapping[str, int]
     context: int
     kv_bytes: float
     weight_bytes: Callable[[str], int]

@@ -85,7 +85,11 @@ class Plan:
 
 
 def load_of(
-    rows: Mapping[str, int], attended: int, context: int, kv_bytes: float, weight_bytes: Mapping[str, int]
+    rows: Mapping[str, int],
+    attended: Mapping[str, int],
+    context: int,
+    kv_bytes: float,
+    weight_bytes: Mapping[str, int],
 ) -> Load:
     """A Load whose weight sizes come from a mapping."""
     return Load(rows, attended, context, kv_bytes, weight_bytes.__getitem__)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...quant.floats import narrow_bf16, widen_bf16
-from ...types import BLOCK_SIZE, I32
+from ...types import ALL_ROWS, BLOCK_SIZE, I32
 from ..op import F32, Cost, Load, Op, Run, Shape, WeightShapes, elementwise_cost, need
 
 
@@ -75,13 +75,14 @@ def _by_chunks(weights: F32, first: int) -> F32:
 
 @dataclass(frozen=True)
 class Attend(Op):
-    """Store k and v of the rows in the KV of `kv_layer`, then let each row attend to what it may see.
+    """Store k and v of all rows in the KV of `kv_layer`, then let each row of q attend to what it may see.
 
-    Inputs q [T, H*D], k [T, K*D], v [T, K*D]; output [T, H*D]. A row sees its context and its
+    Inputs q [rows of a row set, H*D], k [T, K*D], v [T, K*D]; output as q. A row sees its context and its
     ancestors in the span, in logical order, the last `window` positions only if window > 0. `cap`
     bounds scores by cap * tanh(score / cap). Where keys and values are bfloat16 queries are rounded to it
     too, and so are the weights of values, each over the largest of its 256 positions. `mass` names a tap that
-    receives, per span, the probability mass each KV slot got, summed over rows and heads: [S, most slots].
+    receives, per span, the probability mass each KV slot got, summed over all rows and heads:
+    [S, most slots].
     """
 
     kind: ClassVar[str] = "attend"
@@ -98,14 +99,16 @@ class Attend(Op):
         need(len(inputs) == 3, self, "takes q, k and v")
         widths = (self.num_heads * self.head_dim,) + 2 * (self.num_kv_heads * self.head_dim,)
         need(tuple(i.width for i in inputs) == widths, self, f"widths must be {widths}")
-        need(len({i.rows for i in inputs}) == 1, self, "q, k and v must cover the same rows")
+        need({i.rows for i in inputs[1:]} == {ALL_ROWS}, self, "k and v must cover all rows")
+        need(self.mass is None or inputs[0].rows == ALL_ROWS, self, "mass is that of all rows' queries")
         need(self.num_heads % self.num_kv_heads == 0, self, "query heads must divide into key heads")
         return (inputs[0],)
 
     def define(self, run: Run, rows: I32, *inputs: F32) -> tuple[F32, ...]:
         count, dim = len(rows), self.head_dim
-        keys, values = (x.reshape(count, self.num_kv_heads, dim) for x in inputs[1:])
-        run.kv.write(self.kv_layer, run.batch, rows, keys, values)
+        stored = run.batch.rows(ALL_ROWS)
+        keys, values = (x.reshape(len(stored), self.num_kv_heads, dim) for x in inputs[1:])
+        run.kv.write(self.kv_layer, run.batch, stored, keys, values)
         group = self.num_heads // self.num_kv_heads
         coarse = run.kv.rounds_to_bf16
         queries = inputs[0].reshape(count, self.num_kv_heads, group, dim)  # [T, K, H/K, D]
@@ -138,6 +141,7 @@ class Attend(Op):
         return np.zeros((run.batch.num_spans, run.batch.tables.shape[1] * BLOCK_SIZE), np.float32)
 
     def cost(self, load: Load, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
-        row_bytes = 4.0 * load.rows[inputs[0].rows] * sum(i.width for i in (*inputs, *outputs))
-        kv_bytes = 2.0 * load.kv_bytes * load.context * inputs[1].width
-        return Cost(row_bytes + kv_bytes, 2.0 * load.attended * inputs[0].width)
+        row_bytes = 4.0 * sum(load.rows[i.rows] * i.width for i in (*inputs, *outputs))
+        attended = load.attended[inputs[0].rows]
+        kv_bytes = 2.0 * load.kv_bytes * min(load.context, attended) * inputs[1].width
+        return Cost(row_bytes + kv_bytes, 2.0 * attended * inputs[0].width)

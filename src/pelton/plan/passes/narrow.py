@@ -1,19 +1,31 @@
 """Leave out work for rows whose result nobody reads.
 
-In a decoder that is all that follows the last layer's attention, for every row of a prompt but those whose
-logits are wanted.
+In a decoder that is the whole last layer but for its keys and values, for every row of a prompt but those
+whose logits are wanted.
 """
 
 from __future__ import annotations
 
 from ...types import ALL_ROWS
 from ..builder import PlanBuilder, rebuild
-from ..op import Step, Value
+from ..op import Op, Step, Value
 from ..ops import Attend, ScatterRows, SelectRows, Tap
 from ..plan import Plan
 
-_ACROSS_ROWS = (Attend, ScatterRows, SelectRows, Tap)
-"""Operations whose rows are not each made from the same row of their inputs, or that must see all of them."""
+
+def _is_across_rows(op: Op) -> bool:
+    """Whether its rows are not each made from the same row of its inputs, or it must see all of them.
+
+    Attention treats each query by itself, but for the mass that is summed over all.
+    """
+    return isinstance(op, ScatterRows | SelectRows | Tap) or (isinstance(op, Attend) and op.mass is not None)
+
+
+def _needed_rows(step: Step, row_set: str) -> tuple[str, ...]:
+    """The rows of each input from which these rows of the outputs are made."""
+    if isinstance(step.op, Attend):
+        return row_set, ALL_ROWS, ALL_ROWS
+    return (row_set,) * len(step.inputs)
 
 
 def narrow(plan: Plan) -> Plan:
@@ -40,10 +52,10 @@ class _Narrowing:
     def _rewrite(self, builder: PlanBuilder, step: Step, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
         if isinstance(step.op, SelectRows):
             return (self._rows_of(builder, inputs[0], step.op.row_set),)
-        if not step.outputs or not step.inputs or isinstance(step.op, _ACROSS_ROWS):
+        if not step.outputs or _is_across_rows(step.op):
             return builder.apply(step.op, *inputs)
-        row_set = self._wanted[step.outputs[0]]
-        return builder.apply(step.op, *(self._rows_of(builder, value, row_set) for value in inputs))
+        needed = zip(inputs, _needed_rows(step, self._wanted[step.outputs[0]]), strict=True)
+        return builder.apply(step.op, *(self._rows_of(builder, value, rows) for value, rows in needed))
 
     def _rows_of(self, builder: PlanBuilder, value: Value, row_set: str) -> Value:
         """The value on these rows: itself, or a selection of it that is made once."""
@@ -69,9 +81,9 @@ def _wanted_rows(plan: Plan) -> dict[int, str]:
             want(step.inputs[0], step.op.row_set)
             continue
         rows = {wanted.get(value, plan.shapes[value].rows) for value in step.outputs}
-        one = rows.pop() if len(rows) == 1 and not isinstance(step.op, _ACROSS_ROWS) else ALL_ROWS
+        one = rows.pop() if len(rows) == 1 and not _is_across_rows(step.op) else ALL_ROWS
         for value in step.outputs:
             wanted[value] = one
-        for value in step.inputs:
-            want(value, one if plan.shapes[value].rows == ALL_ROWS else plan.shapes[value].rows)
+        for value, needed in zip(step.inputs, _needed_rows(step, one), strict=True):
+            want(value, needed if plan.shapes[value].rows == ALL_ROWS else plan.shapes[value].rows)
     return wanted
