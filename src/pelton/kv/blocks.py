@@ -166,6 +166,9 @@ class BlockTable:
 
     def prepare(self, start: int, end: int) -> None:
         """Make slots start..end writable: copy shared blocks, take new ones. All or nothing."""
+        last = (end - 1) // BLOCK_SIZE
+        if start // BLOCK_SIZE == last < len(self.blocks) and not self._pool.is_shared(self.blocks[last]):
+            return  # a block of its own has room: so it is in most steps
         shared = self._shared(start, end)
         needed = max(0, blocks_for(end) - len(self.blocks)) + len(shared)
         if needed == 0:

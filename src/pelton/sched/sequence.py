@@ -78,11 +78,6 @@ class Sequence:
         return self.num_tokens - self.computed + (len(self.draft.tokens) if self.draft else 0)
 
     @property
-    def most_rows(self) -> int:
-        """Rows that one step may run: fewer where each row leaves a row of logits behind."""
-        return MOST_SCORED_ROWS if self._wants_prompt_rows(0) else self.missing
-
-    @property
     def is_decoding(self) -> bool:
         """Whether one token (and perhaps a draft) is all that is missing."""
         return self.num_tokens - self.computed == 1
@@ -91,6 +86,17 @@ class Sequence:
         self._tokens[self.num_tokens] = token
         self.num_tokens += 1
         self.decode.history.push(token)
+
+    def fit(self, room: int) -> int:
+        """How many rows run in a step that has room for so many: fewer where each leaves a row of logits
+        behind. A draft runs whole or not at all."""
+        missing = self.missing
+        if missing > room and self.draft is not None:
+            self.draft = None
+            missing = self.missing
+        if self.prompt_logprobs is not None and self.num_outputs == 0:
+            room = min(room, MOST_SCORED_ROWS)
+        return min(missing, room)
 
     def start(self) -> None:
         """Take over what the prefix cache holds of the missing tokens. Schedulers call it before they plan
