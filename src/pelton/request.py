@@ -30,31 +30,34 @@ class SequenceText:
 
     def take(self, event: TokenEvent) -> StreamOutput:
         """Add an event; a stop string in the text finishes the output even where the event did not."""
-        output = self.output
-        output.hidden_state = event.hidden_state or output.hidden_state
-        text = "" if event.token is None else self._add_token(event.token, event)
+        output, token = self.output, event.token
+        if event.hidden_state is not None:
+            output.hidden_state = event.hidden_state
+        text = "" if token is None else self._add_token(token, event)
         if output.finish_reason is None and event.is_last:
             text += self._flush()
             if output.finish_reason is None:  # the rest may have completed a stop string
                 output.finish_reason = event.finish.finish_reason if event.finish else "error"
                 output.stop_reason = event.finish.stop_reason if event.finish else None
             output.error = event.error
-        self._parts.append(text)
+        if text:
+            self._parts.append(text)
         finished = output.finish_reason is not None
         if finished:
             output.text = "".join(self._parts)
         return StreamOutput(
             output.index,
             text,
-            () if event.token is None else (event.token,),
-            None if output.logprobs is None or event.token is None else (output.logprobs[-1],),
+            () if token is None else (token,),
+            None if output.logprobs is None or token is None else (output.logprobs[-1],),
             finished,
             output.finish_reason,
             output.stop_reason,
             output.error,
-            num_cached_tokens=event.num_cached,
-            started=event.started,
-            hidden_state=event.hidden_state,
+            None,
+            event.num_cached,
+            event.started,
+            event.hidden_state,
         )
 
     def snapshot(self) -> CompletionOutput:
@@ -69,8 +72,10 @@ class SequenceText:
         if output.logprobs is not None and event.logprobs is not None:
             output.logprobs.append(self._named(event.logprobs))
             output.cumulative_logprob = (output.cumulative_logprob or 0.0) + event.logprobs[token].logprob
+        if self._detokenizer is None:
+            return ""
         stopped = event.finish is not None and event.finish.finish_reason == "stop"
-        if self._detokenizer is None or (stopped and not self._params.include_stop_str_in_output):
+        if stopped and not self._params.include_stop_str_in_output:
             return ""
         return self._match(self._detokenizer.push(token))
 
