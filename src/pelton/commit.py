@@ -186,9 +186,10 @@ def wants_logits(item: Planned) -> bool:
 
 def num_rows(item: Planned) -> int:
     """Rows of logits that a planned sequence leaves behind: all of a draft to verify or a prompt to score."""
-    if item.sequence.draft is not None or scores_prompt(item.sequence):
-        return item.rows
-    return int(completes_in(item))
+    sequence, rows = item
+    if sequence.draft is not None or scores_prompt(sequence):
+        return rows
+    return int(sequence.computed + rows >= sequence.num_tokens)
 
 
 def ends_of_prompts(planned: Seq[Planned]) -> list[tuple[Sequence, int]]:

@@ -151,6 +151,8 @@ class BlockTable:
     (`copy` is the arena's copy_block), so a fork costs one reference per block.
     """
 
+    __slots__ = ("_array", "_copy", "_pool", "blocks")
+
     def __init__(self, pool: BlockPool, copy: Callable[[int, int], None]) -> None:
         self._pool = pool
         self._copy = copy
