@@ -61,13 +61,11 @@ class Committer:
         requests = [item.sequence.decode for item in compress(planned, choosing)]
         chosen = iter(self.sampler.sample(logits if len(last) == len(logits) else logits[last], requests))
         events: list[TokenEvent] = []
-        start = 0
         for item, is_chosen, end in zip(planned, choosing, ends, strict=True):
             if item.sequence.draft is not None:
-                self._draft(item.sequence, logits[start:end], events)
+                self._draft(item.sequence, logits[end - item.rows : end], events)
             else:
-                self._advance(item, logits[start:end], next(chosen) if is_chosen else None, events)
-            start = end
+                self._advance(item, next(chosen) if is_chosen else None, logits, end, events)
         return events
 
     def fail(self, sequence: Sequence, error: PeltonError) -> TokenEvent:
@@ -76,20 +74,21 @@ class Committer:
         return TokenEvent(sequence.id, None, error=error)
 
     def _advance(
-        self, item: Planned, logits: Logits, outcome: Outcome | None, events: list[TokenEvent]
+        self, item: Planned, outcome: Outcome | None, logits: Logits, end: int, events: list[TokenEvent]
     ) -> None:
-        """`outcome`: of its next token, unless its prompt does not end here, or nothing follows that."""
-        sequence = item.sequence
+        """`outcome`: of its next token, unless its prompt does not end here, or nothing follows that. Its
+        rows of `logits` end before `end`."""
+        sequence, rows = item
         if scores_prompt(sequence):
             try:
-                events.append(self._prompt(sequence, item.rows, logits))
+                events.append(self._prompt(sequence, rows, logits[end - rows : end]))
             except RequestError as error:  # NaN among the prompt's logits: its request alone fails
                 events.append(self.fail(sequence, error))
                 return
-        sequence.advance(item.rows)
+        sequence.advance(rows)
         if outcome is not None:
             if sequence.followers:
-                self._fork(sequence, logits[-1], events)
+                self._fork(sequence, logits[end - 1], events)
             self._take(sequence, outcome, events)
         elif sequence.rules.max_tokens == 0 and sequence.computed >= sequence.num_tokens:
             events.append(self._prompt_alone(sequence))
