@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import Protocol
 
 import numpy as np
@@ -54,62 +53,45 @@ class Committer:
     stats: EngineStats
 
     def commit(self, planned: Seq[Planned], logits: Logits) -> list[TokenEvent]:
-        """Every sequence moves on by its rows. Those that want nothing but their next token, most of them
-        in most steps, are sampled in one call."""
-        plain = [item for item in planned if is_plain(item)]
-        if len(plain) == len(planned):
-            outcomes = self.sampler.sample(logits, [item.sequence.decode for item in plain])
-            parts: Iterator[list[TokenEvent]] = map(self._plain, plain, logits, outcomes)
-        else:
-            parts = self._mixed(planned, plain, logits)
-        return [event for part in parts for event in part]
-
-    def _mixed(
-        self, planned: Seq[Planned], plain: Seq[Planned], logits: Logits
-    ) -> Iterator[list[TokenEvent]]:
-        """The same where prompts or drafts run beside them."""
-        ids = [item.sequence.id for item in planned]
-        ends = dict(zip(ids, accumulate(map(num_rows, planned)), strict=True))
-        wanted = logits
-        if len(plain) < len(logits):
-            wanted = logits[[ends[item.sequence.id] - 1 for item in plain]]
-        chosen = self.sampler.sample(wanted, [item.sequence.decode for item in plain])
-        outcomes = {item.sequence.id: outcome for item, outcome in zip(plain, chosen, strict=True)}
-        for item in planned:
-            end, outcome = ends[item.sequence.id], outcomes.get(item.sequence.id)
-            if outcome is None:
-                yield self._special(item, logits[end - num_rows(item) : end])
+        """Every sequence moves on by its rows. All next tokens are sampled in one call: most sequences want
+        nothing else in most steps."""
+        ends = list(accumulate(map(num_rows, planned)))
+        choosing = [chooses(item) for item in planned]
+        last = [end - 1 for end in compress(ends, choosing)]
+        requests = [item.sequence.decode for item in compress(planned, choosing)]
+        chosen = iter(self.sampler.sample(logits if len(last) == len(logits) else logits[last], requests))
+        events: list[TokenEvent] = []
+        for item, is_chosen, end in zip(planned, choosing, ends, strict=True):
+            if item.sequence.draft is not None:
+                self._draft(item.sequence, logits[end - item.rows : end], events)
             else:
-                yield self._plain(item, logits[end - 1], outcome)
+                self._advance(item, next(chosen) if is_chosen else None, logits, end, events)
+        return events
 
     def fail(self, sequence: Sequence, error: PeltonError) -> TokenEvent:
         """End a sequence with an error."""
         self.roster.abort(sequence.id)
         return TokenEvent(sequence.id, None, error=error)
 
-    def _plain(self, item: Planned, row: Logits, outcome: Outcome) -> list[TokenEvent]:
-        item.sequence.advance(item.rows)
-        forks = self._forks(item.sequence, row) if item.sequence.followers else []
-        return forks + self._take(item.sequence, [outcome])
-
-    def _special(self, item: Planned, logits: Logits) -> list[TokenEvent]:
-        """A draft, a prompt whose log probabilities are wanted, or a prompt that does not end here."""
-        sequence = item.sequence
-        if sequence.draft is not None:
-            return self._draft(sequence, logits)
-        completes, events = completes_in(item), []
-        if is_special(item):
+    def _advance(
+        self, item: Planned, outcome: Outcome | None, logits: Logits, end: int, events: list[TokenEvent]
+    ) -> None:
+        """`outcome`: of its next token, unless its prompt does not end here, or nothing follows that. Its
+        rows of `logits` end before `end`."""
+        sequence, rows = item
+        if scores_prompt(sequence):
             try:
-                events.append(self._prompt(sequence, item.rows, logits))
+                events.append(self._prompt(sequence, rows, logits[end - rows : end]))
             except RequestError as error:  # NaN among the prompt's logits: its request alone fails
-                return [self.fail(sequence, error)]
-        sequence.advance(item.rows)
-        if completes and sequence.rules.max_tokens == 0:
+                events.append(self.fail(sequence, error))
+                return
+        sequence.advance(rows)
+        if outcome is not None:
+            if sequence.followers:
+                self._fork(sequence, logits[end - 1], events)
+            self._take(sequence, outcome, events)
+        elif sequence.rules.max_tokens == 0 and sequence.computed >= sequence.num_tokens:
             events.append(self._prompt_alone(sequence))
-        elif completes:
-            events += self._forks(sequence, logits[-1])
-            events += self._take(sequence, [self.sampler.sample_row(logits[-1], sequence.decode)])
-        return events
 
     def _prompt_alone(self, sequence: Sequence) -> TokenEvent:
         """The end of a request for no token: its prompt's hidden state, if that is what it wants."""
@@ -131,7 +113,7 @@ class Committer:
         sequence.prompt_scored = first + len(targets)
         return TokenEvent(sequence.id, None, prompt_logprobs=tuple(rows))
 
-    def _draft(self, sequence: Sequence, logits: Logits) -> list[TokenEvent]:
+    def _draft(self, sequence: Sequence, logits: Logits, events: list[TokenEvent]) -> None:
         draft = sequence.draft
         assert draft is not None
         span = sequence.span(sequence.missing)
@@ -143,41 +125,40 @@ class Committer:
         sequence.advance(1 + len(accepted.path))
         sequence.table.shrink(sequence.computed)
         self.stats.verified(len(draft.tokens), len(accepted.path))
-        return self._take(sequence, accepted.outcomes)
+        for outcome in accepted.outcomes:
+            if not self._take(sequence, outcome, events):
+                return
 
-    def _forks(self, sequence: Sequence, row: Logits) -> list[TokenEvent]:
+    def _fork(self, sequence: Sequence, row: Logits, events: list[TokenEvent]) -> None:
         """Siblings of a request start here: they share the prompt's KV and sample from the same row. Those
         beyond the number of places wait for their turn, and meet the prompt again in the prefix cache."""
         followers, sequence.followers = sequence.followers, []
         waiting = [follower for follower in followers if self.roster.is_live(follower.id)]
-        events = []
         while waiting and self.roster.places > 0:
             follower = waiting.pop(0)
             twin = sequence.fork(follower.id, follower.decode)
             self.roster.enrol(twin)
-            events += self._take(twin, [self.sampler.sample_row(row, twin.decode)])
+            self._take(twin, self.sampler.sample_row(row, twin.decode), events)
         if waiting:
             self.roster.queue(waiting)
-        return events
 
-    def _take(self, sequence: Sequence, outcomes: Seq[Outcome]) -> list[TokenEvent]:
-        """Append decided tokens until the sequence ends."""
-        events: list[TokenEvent] = []
-        for outcome in outcomes:
-            if not isinstance(outcome, Decoded):
-                if isinstance(outcome, NotFiniteError):
-                    sequence.spoil()
-                return [*events, self.fail(sequence, outcome)]
-            sequence.append(outcome.token)
-            self.stats.generated += 1
-            finish = sequence.rules.check(outcome.token, sequence.num_outputs)
-            hidden, sequence.hidden_state = sequence.hidden_state, None
-            said = (sequence.id, outcome.token, outcome.logprobs, finish)
-            events.append(TokenEvent(*said, None, (), sequence.num_cached, sequence.started, hidden))
-            if finish is not None:
-                self.roster.abort(sequence.id)
-                break
-        return events
+    def _take(self, sequence: Sequence, outcome: Outcome, events: list[TokenEvent]) -> bool:
+        """Append a decided token; whether the sequence goes on."""
+        if not isinstance(outcome, Decoded):
+            if isinstance(outcome, NotFiniteError):
+                sequence.spoil()
+            events.append(self.fail(sequence, outcome))
+            return False
+        token, logprobs = outcome
+        sequence.append(token)
+        self.stats.generated += 1
+        finish = sequence.rules.check(token, sequence.num_outputs)
+        hidden, sequence.hidden_state = sequence.hidden_state, None
+        cached, started = sequence.num_cached, sequence.started
+        events.append(TokenEvent(sequence.id, token, logprobs, finish, None, (), cached, started, hidden))
+        if finish is not None:
+            self.roster.abort(sequence.id)
+        return finish is None
 
 
 def completes_in(item: Planned) -> bool:
@@ -185,20 +166,21 @@ def completes_in(item: Planned) -> bool:
     return item.sequence.computed + item.rows >= item.sequence.num_tokens
 
 
-def is_special(item: Planned) -> bool:
-    """Whether each row leaves logits behind: a draft to verify, a prompt to score."""
-    sequence = item.sequence
-    return sequence.draft is not None or (sequence.prompt_logprobs is not None and sequence.num_outputs == 0)
+def scores_prompt(sequence: Sequence) -> bool:
+    """Whether log probabilities of the prompt are wanted, which each of its rows leaves logits for."""
+    return sequence.prompt_logprobs is not None and sequence.num_outputs == 0
 
 
-def is_plain(item: Planned) -> bool:
-    """Whether the next token is all that is wanted of the rows."""
-    return completes_in(item) and not is_special(item) and item.sequence.rules.max_tokens > 0
+def chooses(item: Planned) -> bool:
+    """Whether a next token is sampled from the last row's logits."""
+    sequence, rows = item
+    reaches_end = sequence.computed + rows >= sequence.num_tokens
+    return reaches_end and sequence.draft is None and sequence.rules.max_tokens > 0
 
 
 def wants_logits(item: Planned) -> bool:
-    """Whether a token is chosen, or a prompt scored, by what the rows leave behind."""
-    return is_special(item) or (item.sequence.rules.max_tokens > 0 and completes_in(item))
+    """Whether a token is chosen, a draft verified or a prompt scored by what the rows leave behind."""
+    return chooses(item) or item.sequence.draft is not None or scores_prompt(item.sequence)
 
 
 def wants_only_greatest(planned: Seq[Planned]) -> bool:
@@ -207,8 +189,11 @@ def wants_only_greatest(planned: Seq[Planned]) -> bool:
 
 
 def num_rows(item: Planned) -> int:
-    """Rows of logits that a planned sequence leaves behind."""
-    return item.rows if is_special(item) else int(completes_in(item))
+    """Rows of logits that a planned sequence leaves behind: all of a draft to verify or a prompt to score."""
+    sequence, rows = item
+    if sequence.draft is not None or scores_prompt(sequence):
+        return rows
+    return int(sequence.computed + rows >= sequence.num_tokens)
 
 
 def ends_of_prompts(planned: Seq[Planned]) -> list[tuple[Sequence, int]]:

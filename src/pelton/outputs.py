@@ -15,7 +15,7 @@ EMBEDDING = SamplingParams(max_tokens=0, temperature=0.0, detokenize=False, hidd
 """What a request for an embedding asks for: the prompt's hidden state, and no token."""
 
 
-@dataclass
+@dataclass(slots=True)
 class CompletionOutput:
     """One of a request's n texts. `finish_reason` is "stop", "length" or "error"; None while it runs."""
 
@@ -30,7 +30,7 @@ class CompletionOutput:
     hidden_state: tuple[float, ...] | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class RequestMetrics:
     """Moments of a request in seconds of one steady clock; None where it did not get that far."""
 
@@ -43,7 +43,7 @@ class RequestMetrics:
         return None if self.first_token_time is None else self.first_token_time - self.arrival_time
 
 
-@dataclass
+@dataclass(slots=True)
 class RequestOutput:
     """A request and its texts so far."""
 
@@ -89,7 +89,7 @@ class EmbeddingOutput:
     num_cached_tokens: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # made for each token: frozen, that takes 1.9 microseconds instead of 0.3
 class StreamOutput:
     """What one step added to one of a request's texts. The last has `finished` set, exactly once an index.
 

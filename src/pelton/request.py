@@ -15,6 +15,8 @@ from .text import Detokenizer, StopMatcher, Tokenizer
 class SequenceText:
     """Turns one sequence's tokens into text; holds back what could be the start of a stop string."""
 
+    __slots__ = ("_detokenizer", "_params", "_parts", "_stops", "_tokenizer", "output")
+
     def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None) -> None:
         self.output = CompletionOutput(index)
         self._params = params
@@ -30,31 +32,34 @@ class SequenceText:
 
     def take(self, event: TokenEvent) -> StreamOutput:
         """Add an event; a stop string in the text finishes the output even where the event did not."""
-        output = self.output
-        output.hidden_state = event.hidden_state or output.hidden_state
-        text = "" if event.token is None else self._add_token(event.token, event)
-        if output.finish_reason is None and event.is_last:
+        output, token = self.output, event.token
+        if event.hidden_state is not None:
+            output.hidden_state = event.hidden_state
+        text = "" if token is None else self._add_token(token, event)
+        if event.is_last and output.finish_reason is None:
             text += self._flush()
             if output.finish_reason is None:  # the rest may have completed a stop string
                 output.finish_reason = event.finish.finish_reason if event.finish else "error"
                 output.stop_reason = event.finish.stop_reason if event.finish else None
             output.error = event.error
-        self._parts.append(text)
+        if text:
+            self._parts.append(text)
         finished = output.finish_reason is not None
         if finished:
             output.text = "".join(self._parts)
         return StreamOutput(
             output.index,
             text,
-            () if event.token is None else (event.token,),
-            None if output.logprobs is None or event.token is None else (output.logprobs[-1],),
+            () if token is None else (token,),
+            None if output.logprobs is None or token is None else (output.logprobs[-1],),
             finished,
             output.finish_reason,
             output.stop_reason,
             output.error,
-            num_cached_tokens=event.num_cached,
-            started=event.started,
-            hidden_state=event.hidden_state,
+            None,
+            event.num_cached,
+            event.started,
+            event.hidden_state,
         )
 
     def snapshot(self) -> CompletionOutput:
@@ -69,8 +74,10 @@ class SequenceText:
         if output.logprobs is not None and event.logprobs is not None:
             output.logprobs.append(self._named(event.logprobs))
             output.cumulative_logprob = (output.cumulative_logprob or 0.0) + event.logprobs[token].logprob
+        if self._detokenizer is None:
+            return ""
         stopped = event.finish is not None and event.finish.finish_reason == "stop"
-        if self._detokenizer is None or (stopped and not self._params.include_stop_str_in_output):
+        if stopped and not self._params.include_stop_str_in_output:
             return ""
         return self._match(self._detokenizer.push(token))
 
@@ -105,6 +112,8 @@ def name_logprobs(logprobs: TokenLogprobs, tokenizer: Tokenizer | None) -> Token
 class RequestState:
     """One request under way: its sequences' texts, by engine sequence id."""
 
+    __slots__ = ("_has_begun", "_open", "_output", "_texts", "_tokenizer")
+
     def __init__(
         self,
         request_id: str,
@@ -114,11 +123,10 @@ class RequestState:
         sequence_ids: list[int],
         tokenizer: Tokenizer | None,
     ) -> None:
-        self._texts = {
-            sequence: SequenceText(index, params, tokenizer) for index, sequence in enumerate(sequence_ids)
-        }
+        self._texts = [SequenceText(index, params, tokenizer) for index in range(len(sequence_ids))]
+        self._open = dict(zip(sequence_ids, self._texts, strict=True))
         self._tokenizer = tokenizer
-        self._open = set(sequence_ids)
+        self._has_begun = False
         scored: list[TokenLogprobs | None] | None = None if params.prompt_logprobs is None else [None]
         self._output = RequestOutput(
             request_id, prompt, prompt_token_ids, [], RequestMetrics(monotonic()), prompt_logprobs=scored
@@ -127,7 +135,7 @@ class RequestState:
     @property
     def sequence_ids(self) -> set[int]:
         """Sequences that have not finished."""
-        return self._open
+        return set(self._open)
 
     @property
     def finished(self) -> bool:
@@ -138,23 +146,28 @@ class RequestState:
         if event.prompt_logprobs and self._output.prompt_logprobs is not None:
             self._output.prompt_logprobs += [name_logprobs(p, self._tokenizer) for p in event.prompt_logprobs]
             return None
-        if event.sequence not in self._open:
+        text = self._open.get(event.sequence)
+        if text is None:
             return None
-        metrics = self._output.metrics
-        is_first = metrics.first_token_time is None and event.error is None
-        if is_first:
-            metrics.first_token_time = monotonic()
-            self._output.num_cached_tokens = event.num_cached
-        delta = self._texts[event.sequence].take(event)
-        if is_first and self._output.prompt_logprobs is not None:
-            delta = replace(delta, prompt_logprobs=tuple(self._output.prompt_logprobs))
+        delta = text.take(event)
+        if not self._has_begun and event.error is None:
+            delta = self._begin(event, delta)
         if delta.finished:
-            self._open.discard(event.sequence)
+            del self._open[event.sequence]
             if not self._open:
-                metrics.finished_time = monotonic()
+                self._output.metrics.finished_time = monotonic()
         return delta
+
+    def _begin(self, event: TokenEvent, delta: StreamOutput) -> StreamOutput:
+        """The request's first piece, with what comes with it."""
+        self._has_begun = True
+        self._output.metrics.first_token_time = monotonic()
+        self._output.num_cached_tokens = event.num_cached
+        if self._output.prompt_logprobs is None:
+            return delta
+        return replace(delta, prompt_logprobs=tuple(self._output.prompt_logprobs))
 
     def snapshot(self) -> RequestOutput:
         """The request's output as far as it has come."""
-        self._output.outputs = [text.snapshot() for text in self._texts.values()]
+        self._output.outputs = [text.snapshot() for text in self._texts]
         return self._output

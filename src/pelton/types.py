@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,7 @@ ALL_ROWS = "all"
 OUTPUT_ROWS = "outputs"
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):  # made for each row that decodes; a frozen dataclass takes three times as long
     """Rows of one sequence that run in one step: a prompt chunk, a decode token or a draft tree.
 
     `context` slots of the sequence are computed already; row i of the span is stored in slot
@@ -38,20 +38,6 @@ class Span:
     table: I32  # [blocks]
     outputs: I32  # [wanted rows], ascending
     parents: I32 | None = None
-
-    def __post_init__(self) -> None:
-        rows = len(self.tokens)
-        assert rows > 0
-        assert self.context >= 0
-        assert len(self.table) * BLOCK_SIZE >= self.context + rows
-        if self.parents is not None:
-            assert len(self.parents) == rows
-            assert np.all(self.parents < np.arange(rows))
-            assert np.all(self.parents >= -1)
-
-    @property
-    def is_tree(self) -> bool:
-        return self.parents is not None
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def test_a_row_set_runs_some_of_the_rows(rows: int, some: list[int]) -> None:
 def test_no_outputs_wanted_gives_no_logits(case: Case) -> None:
     plan, executor, _ = case
     forward = executor.begin(
-        make_batch([replace(span([1, 2, 3]), outputs=np.empty(0, np.int32))]), tiny_arena(plan)
+        make_batch([span([1, 2, 3])._replace(outputs=np.empty(0, np.int32))]), tiny_arena(plan)
     )
     forward.advance()
     assert forward.logits().shape == (0, VOCAB)

@@ -151,6 +151,8 @@ class BlockTable:
     (`copy` is the arena's copy_block), so a fork costs one reference per block.
     """
 
+    __slots__ = ("_array", "_copy", "_pool", "blocks")
+
     def __init__(self, pool: BlockPool, copy: Callable[[int, int], None]) -> None:
         self._pool = pool
         self._copy = copy
@@ -166,6 +168,9 @@ class BlockTable:
 
     def prepare(self, start: int, end: int) -> None:
         """Make slots start..end writable: copy shared blocks, take new ones. All or nothing."""
+        last = (end - 1) // BLOCK_SIZE
+        if start // BLOCK_SIZE == last < len(self.blocks) and not self._pool.is_shared(self.blocks[last]):
+            return  # a block of its own has room: so it is in most steps
         shared = self._shared(start, end)
         needed = max(0, blocks_for(end) - len(self.blocks)) + len(shared)
         if needed == 0:

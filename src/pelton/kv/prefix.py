@@ -213,6 +213,8 @@ class Prefix:
     `tokens` is always the whole sequence, `computed` how many of its tokens have keys and values.
     """
 
+    __slots__ = ("_asked", "_cache", "_ended", "_node", "_salt", "_table", "depth")
+
     def __init__(self, cache: PrefixCache, table: BlockTable, salt: str) -> None:
         self._cache = cache
         self._table = table

@@ -264,13 +264,11 @@ class TokenBudgetScheduler:
     def _plan(self, sequence: Sequence, step: _Step) -> None:
         """Prepare a sequence's next rows, taking blocks from worse residents if they run out."""
         sequence.start()
-        if sequence.missing > step.left:
-            sequence.draft = None  # a draft runs whole or not at all
-        count = min(sequence.missing, step.left, sequence.most_rows)
+        count = sequence.fit(step.left)
         while not self._claims.prepare(sequence, sequence.computed + count):
             if sequence.draft is not None:
                 sequence.draft = None
-                count = min(sequence.missing, step.left, sequence.most_rows)
+                count = sequence.fit(step.left)
             elif len(self._running) == 1:
                 del self._running[sequence.id]
                 self._refuse(sequence, step)
@@ -355,4 +353,4 @@ class TokenBudgetScheduler:
 
 
 def _decoding_first(sequence: Sequence) -> bool:
-    return not sequence.is_decoding
+    return sequence.num_tokens - sequence.computed != 1
