@@ -124,3 +124,12 @@ def test_a_folder_that_cannot_be_made_loses_the_figures_quietly(measured: Machin
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(ConfigError):
         measure(1, "avx1024")
+
+
+def test_a_machine_at_another_moment_reads_at_another_rate_and_computes_as_fast() -> None:
+    slower = MACHINE.reading_at(MACHINE.memory_bandwidth / 2)
+    assert slower.memory_bandwidth == pytest.approx(MACHINE.memory_bandwidth / 2)
+    assert [size for size, _ in slower.bandwidth] == [size for size, _ in MACHINE.bandwidth]
+    assert (slower.int8, slower.bf16, slower.f32) == (MACHINE.int8, MACHINE.bf16, MACHINE.f32)
+    with pytest.raises(ConfigError, match="bandwidth"):
+        MACHINE.reading_at(0.0)

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,11 @@ class Machine:
         """Bytes a second from memory: of the largest working set, which no cache holds."""
         return self.bandwidth[-1][1]
 
+    def reading_at(self, memory_bandwidth: float) -> Machine:
+        """The same machine at a moment when it reads this many bytes a second from memory."""
+        moved = memory_bandwidth / self.memory_bandwidth
+        return replace(self, bandwidth=tuple((size, rate * moved) for size, rate in self.bandwidth))
+
     def peak(self, arithmetic: str) -> float:
         """Multiply-adds a second of "int8", "bf16" or "f32"; f32's where the level lacks the other two."""
         return {"int8": self.int8, "bf16": self.bf16}.get(arithmetic, 0.0) or self.f32
@@ -113,6 +118,14 @@ def measure(threads: int, isa: str | None = None) -> Machine:
     )
     barrier = _native.barrier_seconds(pool, _BARRIER_ROUNDS)
     return Machine(features.brand, level, threads, bandwidth, int8, bf16, f32, barrier)
+
+
+def reads_now(machine: Machine) -> float:
+    """Bytes a second from memory at this moment; what other machines on the same memory leave moves."""
+    from .. import _native
+
+    largest, _ = machine.bandwidth[-1]
+    return _native.read_bandwidth(_native.ThreadPool(machine.threads), largest, 2, machine.isa)
 
 
 def falling(rates: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:

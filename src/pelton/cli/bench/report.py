@@ -64,10 +64,10 @@ def _measure(engine: EngineFlags, depth: str, repetitions: int) -> tuple[dict[st
         first = latency.first_token(llm, start), latency.python_share(llm), latency.peak_memory()
         machine = measure(llm.settings.num_threads, engine.isa)
         setup = latency.setup_of(engine, llm, machine, *first)
-        ceilings = latency.ceilings_of(llm, machine, tests, engine.max_num_batched_tokens)
-        timer = PassTimer(llm.engine, engine.max_num_batched_tokens)
-        results = list(latency.results_of(timer, tests, ceilings, repetitions))
-        profiles = profiles_of(llm, machine, tests, engine.max_num_batched_tokens)
+        chunk = engine.max_num_batched_tokens
+        timer = PassTimer(llm.engine, chunk)
+        results = list(latency.results_of(llm, machine, timer, tests, chunk, repetitions))
+        profiles = profiles_of(llm, machine, tests, chunk)
         formats = {name: tensor.format for name, tensor in llm.loaded.model.weights.items()}
         batches = [
             batch_speed(llm.engine, formats, machine, count, 128, _BATCH_STEPS)

@@ -19,6 +19,7 @@ _COLUMNS = ("work", "share", "time", "reaches", "of", "limit")
 
 def profiles_of(llm: LLM, machine: Machine, tests: Sequence[PassTest], chunk: int) -> list[Profile]:
     """A profile of each test; none for an executor that keeps no times."""
+    from ...cost.machine import reads_now
     from ...cost.profile import profile
     from ...exec.native import NativeExecutor
 
@@ -26,7 +27,10 @@ def profiles_of(llm: LLM, machine: Machine, tests: Sequence[PassTest], chunk: in
     if not isinstance(executor, NativeExecutor):
         return []
     formats = {name: tensor.format for name, tensor in llm.loaded.model.weights.items()}
-    return [profile(llm.engine, executor, formats, machine, test, chunk) for test in tests]
+    return [
+        profile(llm.engine, executor, formats, machine.reading_at(reads_now(machine)), test, chunk)
+        for test in tests
+    ]
 
 
 def say_profile(profile: Profile) -> None:
