@@ -81,7 +81,7 @@ bool orthonormal(const float* rows, std::int64_t width) {
             double sum = 0;
             for (std::int64_t k = 0; k < width; ++k)
                 sum += static_cast<double>(rows[a * width + k]) * rows[b * width + k];
-            if (!(std::fabs(sum - (a == b ? 1 : 0)) < 1e-4)) return false;
+            if (!(std::fabs(sum - (a == b ? 1 : 0)) < 1e-5)) return false;
         }
     return true;
 }

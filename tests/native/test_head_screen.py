@@ -36,10 +36,11 @@ class Head:
     weight: _native.PackedWeight
     inputs: F32
     isa: str = ""
+    pool: _native.ThreadPool = POOL
 
     def __post_init__(self) -> None:
         self.screen = _native.HeadScreen(self.weight)
-        building = Building(isa=self.isa)
+        building = Building(pool=self.pool, isa=self.isa)
         x, blocks = building.embedded(self.weight.inputs, self.inputs), -1
         self.y = building.value(self.weight.outputs)
         floats = self.weight.inputs * self.weight.outputs * 2 <= self.weight.num_bytes
@@ -58,8 +59,8 @@ class Head:
         """Everything that passes would do one after another."""
         for token in range(_native.SCREEN_SAMPLES):
             self.logits([token % len(self.inputs)], True)
-        self.screen.set_directions(principal_directions(self.screen.samples()), POOL)
-        while not self.screen.build(300, POOL):
+        self.screen.set_directions(principal_directions(self.screen.samples()), self.pool)
+        while not self.screen.build(300, self.pool):
             assert not self.screen.ready
 
     def check(self, tokens: list[int]) -> float:
@@ -111,6 +112,18 @@ def test_any_weights_and_inputs(seed: int, name: str, power: float, spread: floa
     head.prepare()
     for token in range(0, 80, 7):
         head.check([token])
+
+
+@pytest.mark.parametrize("threads", [1, 3, 64])  # at last more than panels
+def test_any_number_of_threads(threads: int) -> None:
+    head = Head(
+        format_weight(FORMATS["Q8_0"], OUTPUTS, WIDTH).packed,
+        inputs_of(140),
+        pool=_native.ThreadPool(threads),
+    )
+    head.prepare()
+    for token in range(128, 140):
+        assert head.check([token]) < 1.0
 
 
 def test_what_is_not_finite_is_computed_as_ever() -> None:
@@ -167,7 +180,7 @@ def test_directions_must_be_orthonormal() -> None:
     directions = principal_directions(inputs_of(128))
     np.testing.assert_allclose(directions @ directions.T, np.eye(32), atol=1e-6)
     with pytest.raises(ValueError, match="orthonormal"):
-        screen.set_directions(directions * np.float32(1.01), POOL)
+        screen.set_directions(directions * np.float32(1.0001), POOL)
     with pytest.raises(ValueError, match=r"\[32, inputs\]"):
         screen.set_directions(directions[:31], POOL)
     screen.set_directions(directions, POOL)
