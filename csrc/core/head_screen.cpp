@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/errors.h"
+#include "core/norms.h"
 #include "isa/half.h"
 
 namespace pelton {
@@ -58,21 +59,6 @@ float round_block(const float* values, std::uint8_t* codes, float* rest) {
         rest[i] = values[i] - scale * static_cast<float>(kTable[codes[i]]);
     }
     return scale;
-}
-
-double square(const float* x, std::int64_t count) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < count; ++i) sum += static_cast<double>(x[i]) * x[i];
-    return sum;
-}
-
-double difference(const float* x, const float* y, std::int64_t count) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < count; ++i) {
-        const double d = static_cast<double>(x[i]) - y[i];
-        sum += d * d;
-    }
-    return sum;
 }
 
 bool orthonormal(const float* rows, std::int64_t width) {
@@ -144,15 +130,13 @@ HeadScreen::Norms HeadScreen::copy_row(std::int64_t row, Scratch& scratch, std::
             scratch.correction[d] +=
                 rest[k] * transposed_[static_cast<std::size_t>(k * kScreenDirections + d)];
     scales[blocks] = round_block(scratch.correction, codes + inputs, scratch.lost);
-    const double along = square(scratch.correction, kScreenDirections), all = square(rest, inputs);
-    const double head = std::sqrt(square(weights, inputs));
-    const double correction = std::sqrt(difference(scratch.correction, scratch.lost, kScreenDirections));
+    const double along = norm(scratch.correction, kScreenDirections), all = norm(rest, inputs);
+    const double correction = distance(scratch.correction, scratch.lost, kScreenDirections);
     // The sums above are off by less than a part in 10,000; what is left of `all` by that much of it.
-    const double residual = std::sqrt(std::max(all - along, 0.0) + 1e-4 * all);
+    const double residual = std::sqrt(std::max(all * all - along * along, 0.0) + 1e-4 * all * all);
     residuals_[static_cast<std::size_t>(row)] = static_cast<float>(residual);
-    const double copy = std::sqrt(difference(weights, rest, inputs)) + correction;
-    return {head, copy, std::sqrt(square(scratch.lost, kScreenDirections)) + 1e-4 * std::sqrt(along),
-            correction};
+    return {norm(weights, inputs), distance(weights, rest, inputs) + correction,
+            norm(scratch.lost, kScreenDirections) + 1e-4 * along, correction};
 }
 
 bool HeadScreen::build(std::int64_t num_rows, ThreadPool& pool) {

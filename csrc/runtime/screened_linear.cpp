@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "core/norms.h"
+
 namespace pelton {
 
 namespace {
@@ -13,25 +15,13 @@ namespace {
 // More rows read the head at the multipliers' speed, not the memory's.
 constexpr std::int64_t kScreenedRows = 4;
 
+// More than sums lose where factors are so small that products vanish.
+constexpr double kUnderflow = 1e-30;
+
 void widen(const ActivationBlock* blocks, std::int64_t count, float* x) {
     for (std::int64_t b = 0; b < count; ++b)
         for (int i = 0; i < kBlockInputs; ++i)
             *x++ = blocks[b].scales[i / 16] * static_cast<float>(blocks[b].codes[i]);
-}
-
-double norm(const float* x, std::int64_t count) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < count; ++i) sum += static_cast<double>(x[i]) * x[i];
-    return std::sqrt(sum);
-}
-
-double distance(const float* x, const float* y, std::int64_t count) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < count; ++i) {
-        const double d = static_cast<double>(x[i]) - y[i];
-        sum += d * d;
-    }
-    return std::sqrt(sum);
 }
 
 bool holds_blocks(const PackedWeight& weight) { return weight.layout().kind == WeightKind::kBlock; }
@@ -130,7 +120,7 @@ ScreenedLinearInstruction::Bound ScreenedLinearInstruction::bound(const Frame& f
         base += largest.head * (1.01 * distance(own, x, inputs) + norm(own, inputs) / 256);
     }
     const double sums = static_cast<double>(inputs + 64) * std::numeric_limits<float>::epsilon();
-    base += sums * (largest.head + 2 * largest.copy) * (all + along);
+    base += sums * (largest.head + 2 * largest.copy) * (all + along) + kUnderflow;
     return {static_cast<float>(1.001 * across), static_cast<float>(base)};
 }
 

@@ -184,8 +184,7 @@ class NativeExecutor:
         workspace = Workspace()
         pool = ThreadPool(threads, workspace.reserve)
         packed = NativeWeights(weights, plan.weight_shapes, pool)
-        self._screening = Screening(pool)
-        self._target: Target | None = Target(pool, workspace, self.isa, packed, weights, self._screening)
+        self._target: Target | None = Target(pool, workspace, self.isa, packed, weights, Screening(pool))
         self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}
         self._sharing, self._ahead = True, UNTUNED
@@ -212,8 +211,8 @@ class NativeExecutor:
     def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
         """Start a pass; the one before ends. ValueError for a batch whose indices lie outside."""
         self.current = None
-        if batch.only_greatest:
-            self._screening.advance()
+        if batch.only_greatest and self._target is not None:
+            self._target.screening.advance()
         forward = NativeForward(self, batch, kv)
         self.current = forward
         return forward
@@ -260,8 +259,10 @@ class NativeExecutor:
 
     def screen_head(self, on: bool) -> None:
         """Whether a large head is screened (see native_screen), as it is unless told; for measuring."""
-        if self._screening.screen is not None:
-            self._screening.screen.switch_on(on)
+        if self._target is None:
+            raise EngineStoppedError("the executor is closed")
+        if self._target.screening.screen is not None:
+            self._target.screening.screen.switch_on(on)
 
     def share_prefixes(self, on: bool) -> None:
         """Whether attention reads a prefix that spans share once, as it does unless told; for measuring."""

@@ -353,4 +353,4 @@ class TokenBudgetScheduler:
 
 
 def _decoding_first(sequence: Sequence) -> bool:
-    return sequence.num_tokens - sequence.computed != 1
+    return not sequence.is_decoding
