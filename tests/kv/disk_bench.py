@@ -118,3 +118,7 @@ def fill(path: Path, seed: int) -> None:
 
 if __name__ == "__main__":
     fill(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+def files(path: Path) -> list[Path]:
+    return sorted((path / "kv").glob("*.kv"))
