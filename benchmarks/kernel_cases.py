@@ -184,6 +184,23 @@ def bfloat16_attention(model: str) -> Measured:
     return Measured("speed of a prompt of 1,900 tokens", ratio, "times", "float16 keys and values")
 
 
+def int8_attention(model: str) -> Measured:
+    """One greedy sequence after 2,000 positions, which read as many bytes of keys and values as of weights'
+    half."""
+    seconds: dict[str, list[float]] = {"bfloat16": [], "int8": []}
+    with (
+        LLM(model, context_length=2304, kv_dtype="bfloat16") as fine,
+        LLM(model, context_length=2304, kv_dtype="int8") as coarse,
+    ):
+        for round_number in range(2 * ROUNDS):
+            for dtype, llm in (("bfloat16", fine), ("int8", coarse)):
+                prompt = random_prompt(llm, 2000, round_number)
+                timed(llm, prompt, greedy(1))  # which the prefix cache keeps
+                seconds[dtype].append(timed(llm, prompt, greedy(128))[0])
+    ratio = median(seconds["bfloat16"]) / median(seconds["int8"])
+    return Measured("decode speed after 2,000 positions", ratio, "times", "bfloat16 keys and values")
+
+
 def loss(model: str, exact: tuple[str, str], other: tuple[str, str], baseline: str) -> Measured:
     """What one (executor, kv_dtype) loses against another on TEXT."""
     tokens = tokens_of_text(model)
@@ -195,6 +212,10 @@ def bfloat16_loss(model: str) -> Measured:
     """Of the definition: beside the rounding of activations to int8 the difference would drown."""
     fine, coarse = ("reference", "float16"), ("reference", "bfloat16")
     return loss(model, fine, coarse, "float16 keys and values")
+
+
+def int8_attention_loss(model: str) -> Measured:
+    return loss(model, ("reference", "float16"), ("reference", "int8"), "float16 keys and values")
 
 
 def int8_loss(model: str) -> Measured:
@@ -260,6 +281,8 @@ KERNEL_CASES: Mapping[str, Callable[[str], Measured]] = {
     "int8-activations-loss": int8_loss,
     "bfloat16-attention": bfloat16_attention,
     "bfloat16-attention-loss": bfloat16_loss,
+    "int8-attention": int8_attention,
+    "int8-attention-loss": int8_attention_loss,
     "screened-head": screened_head,
     "fixed-order-reductions": fixed_order,
 }

@@ -32,6 +32,7 @@ from pelton.text import tokenizer_of
 from pelton.types import I32, Span
 
 WINDOW = 500
+KV_SIDES = ("int8", "bfloat16", "float16")
 F64 = NDArray[np.float64]
 
 PEER = """
@@ -120,7 +121,7 @@ def main() -> None:
     windows = windows_of(model, options.positions)
     reference = ReferenceExecutor(model.plan, model.weights)
     native = NativeExecutor(model.plan, model.weights, threads=2)
-    sides = {f"pelton native, {dtype} KV": Tally() for dtype in ("bfloat16", "float16")}
+    sides = {f"pelton native, {dtype} KV": Tally() for dtype in KV_SIDES}
     with tempfile.TemporaryDirectory() as folder:
         peer = None
         if options.peer_python:
@@ -128,7 +129,7 @@ def main() -> None:
             peer = peer_logits(options.peer_python, options.model, windows, Path(folder))
         for index, window in enumerate(windows):
             truth = log_probs(reference, window, "float32")
-            for dtype in ("bfloat16", "float16"):
+            for dtype in KV_SIDES:
                 found = log_probs(native, window, dtype)
                 sides[f"pelton native, {dtype} KV"].add(truth, found, window)
             if peer is not None:

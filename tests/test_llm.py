@@ -228,18 +228,20 @@ def test_async_requests_run_together_and_cancel_alone(real_model_path: Path, llm
 @pytest.mark.parametrize(
     ("weights", "asked", "chosen"),
     [
-        ("Q4_1", "auto", "fast"),
-        ("BF16", "auto", "fast"),
+        ("Q4_1", "auto", "int8"),
+        ("BF16", "auto", "bfloat16"),
         ("F32", "auto", "float16"),
         ("F16", "auto", "float16"),
     ]
-    + [("Q8_0", dtype, dtype) for dtype in ("bfloat16", "float16", "float32")],
+    + [("Q8_0", dtype, dtype) for dtype in ("int8", "bfloat16", "float16", "float32")],
 )
 def test_keys_and_values_are_no_coarser_than_activations(weights: str, asked: str, chosen: str) -> None:
     reference = f"synthetic:llama-135m?format={weights}&layers=1&context=64"
-    fast = "bfloat16" if available_levels()[-1] == "avx512_bf16" else "float16"
+    multiplied = {"int8": ("avx_vnni", "avx512", "avx512_bf16"), "bfloat16": ("avx512_bf16",)}
+    if asked == "auto" and available_levels()[-1] not in multiplied.get(chosen, available_levels()):
+        chosen = "float16"
     with LLM(reference, kv_memory=8 << 20, threads=1, kv_dtype=asked) as llm:
-        assert llm.engine.kv.layout.dtype == (fast if chosen == "fast" else chosen)
+        assert llm.engine.kv.layout.dtype == chosen
         (output,) = llm.generate([[1, 2, 3]], SamplingParams(max_tokens=3, temperature=0.0))
         assert len(output.outputs[0].token_ids) == 3
     with LLM(reference, kv_memory=8 << 20, threads=1, isa="generic", kv_dtype=asked) as llm:
@@ -248,7 +250,7 @@ def test_keys_and_values_are_no_coarser_than_activations(weights: str, asked: st
 
 def test_an_unknown_format_of_keys_and_values_is_told_all_that_there_are() -> None:
     with pytest.raises(
-        ConfigError, match="kv_dtype = 'bf16': must be one of auto, bfloat16, float16, float32"
+        ConfigError, match="kv_dtype = 'bf16': must be one of auto, int8, bfloat16, float16, float32"
     ):
         LLM("synthetic:llama-135m?format=Q4_0&layers=1&context=64", threads=1, kv_dtype="bf16")
 

@@ -47,33 +47,40 @@ KvFormat kv_format(nb::dlpack::dtype type) {
     };
     if (is(nb::dlpack::dtype_code::Float, 32)) return KvFormat::kFloat32;
     if (is(nb::dlpack::dtype_code::Float, 16)) return KvFormat::kFloat16;
+    if (is(nb::dlpack::dtype_code::UInt, 8)) return KvFormat::kInt8;
     require(is(nb::dlpack::dtype_code::UInt, 32),
-            "keys and values are float32, float16 or pairs of bfloat16");
+            "keys and values are float32, float16, pairs of bfloat16 or bytes with scales");
     return KvFormat::kBFloat16;
 }
 
 // An arena's two arrays; keys [blocks, layers, heads, head_dim, 32], values with the last two swapped. Pairs
-// of bfloat16 are uint32: keys [.., head_dim / 2, 32], values [.., 16, head_dim].
+// of bfloat16 are uint32: keys [.., head_dim / 2, 32], values [.., 16, head_dim]. Of int8 both are [..,
+// head_dim + 4, 32] bytes, whose last four rows are scales.
 KvArrays kv_arrays(const KvArray& keys, const KvArray& values) {
     const auto size = [](const KvArray& array, int axis) {
         return static_cast<std::int64_t>(array.shape(axis));
     };
     require(keys.dtype() == values.dtype(), "keys and values differ in format");
     const KvFormat format = kv_format(keys.dtype());
-    const std::int64_t run = format == KvFormat::kBFloat16 ? 2 : 1;
+    const std::int64_t run = run_of(format),
+                       dim = format == KvFormat::kInt8 ? size(keys, 3) - 4 : size(values, 4);
     for (int axis = 0; axis < 3; ++axis)
         require(size(keys, axis) == size(values, axis), "keys and values differ in shape");
-    require(
-        size(keys, 4) == kKvBlock && size(values, 3) * run == kKvBlock &&
-            size(keys, 3) * run == size(values, 4),
-        "keys must be [blocks, layers, heads, head_dim, 32], values [blocks, layers, heads, 32, head_dim]");
+    if (format == KvFormat::kInt8)
+        require(size(keys, 4) == kKvBlock && size(values, 4) == kKvBlock &&
+                    size(keys, 3) == size(values, 3) && dim > 0 && dim % 16 == 0 && dim <= kMostByteElements,
+                "bytes must be [blocks, layers, heads, head_dim + 4, 32], of heads of 16 to 1024 elements");
+    else
+        require(size(keys, 4) == kKvBlock && size(values, 3) * run == kKvBlock && size(keys, 3) * run == dim,
+                "keys must be [blocks, layers, heads, head_dim, 32], values [blocks, layers, heads, 32, "
+                "head_dim]");
     require(keys.size() > 0, "an arena has blocks, layers and heads with elements");
     return {static_cast<std::uint8_t*>(keys.data()),
             static_cast<std::uint8_t*>(values.data()),
             size(keys, 0),
             size(keys, 1),
             size(keys, 2),
-            size(values, 4),
+            dim,
             format};
 }
 

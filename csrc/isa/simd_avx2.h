@@ -103,6 +103,17 @@ PELTON_INLINE void store_pairs(float* p, f32x16 even, f32x16 odd) {
     store_eight_pairs(p + 16, even.b, odd.b);
 }
 
+// Lane i takes what lane i ^ kDistance has.
+template <int kDistance>
+PELTON_INLINE f32x16 exchanged(f32x16 x) {
+    static_assert(kDistance == 1 || kDistance == 2 || kDistance == 4 || kDistance == 8);
+    if constexpr (kDistance == 1) return {_mm256_permute_ps(x.a, 0xb1), _mm256_permute_ps(x.b, 0xb1)};
+    if constexpr (kDistance == 2) return {_mm256_permute_ps(x.a, 0x4e), _mm256_permute_ps(x.b, 0x4e)};
+    if constexpr (kDistance == 4)
+        return {_mm256_permute2f128_ps(x.a, x.a, 1), _mm256_permute2f128_ps(x.b, x.b, 1)};
+    return {x.b, x.a};
+}
+
 // int32 and bit casts
 PELTON_INLINE i32x16 set1_i32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 PELTON_INLINE i32x16 load_i32(const int32_t* p) { return {load256(p), load256(p + 8)}; }
@@ -137,6 +148,19 @@ PELTON_INLINE f32x16 to_f32(i32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_
 PELTON_INLINE void store_i8(int8_t* p, i32x16 x) {
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
     store128(p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+
+PELTON_INLINE void store_u8(uint8_t* p, i32x16 x) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(x.a, x.b), 0xd8);
+    store128(p, _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+// Of 32 numbers 0..65535 the 32 high bytes, then the 32 low ones.
+PELTON_INLINE void store_two_bytes(uint8_t* p, i32x16 first, i32x16 second) {
+    const i32x16 low = set1_i32(255);
+    store_u8(p, shift_right<8>(first));
+    store_u8(p + 16, shift_right<8>(second));
+    store_u8(p + 32, first & low);
+    store_u8(p + 48, second & low);
 }
 
 PELTON_INLINE f32x16 load_i8(const int8_t* p) {
@@ -203,6 +227,8 @@ PELTON_INLINE int32_t reduce_max(i32x16 x) {
 
 // Integer dot products: byte 4 * lane + b of `codes` (unsigned) times q[b] (signed), b = 0..3.
 PELTON_INLINE u8x64 load_u8x64(const uint8_t* p) { return {load256(p), load256(p + 32)}; }
+PELTON_INLINE u8x64 as_bytes(i32x16 x) { return {x.a, x.b}; }
+PELTON_INLINE i32x16 as_i32(u8x64 x) { return {x.a, x.b}; }
 PELTON_INLINE u8x64 low_nibbles(u8x64 x) {
     const __m256i mask = _mm256_set1_epi8(15);
     return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
@@ -226,17 +252,21 @@ PELTON_INLINE __m256i broadcast_dword(const void* p) {
 }
 
 #if defined(PELTON_ISA_avx_vnni)
+PELTON_INLINE i32x16 add_byte_products(i32x16 acc, u8x64 codes, i32x16 factors) {
+    return {_mm256_dpbusd_avx_epi32(acc.a, codes.a, factors.a),
+            _mm256_dpbusd_avx_epi32(acc.b, codes.b, factors.b)};
+}
+
 template <bool kNarrow>
 struct DotSum {
-    __m256i a, b;
+    i32x16 sum;
     static constexpr bool kTakesStart = true;
-    static PELTON_INLINE DotSum from(i32x16 start) { return {start.a, start.b}; }
+    static PELTON_INLINE DotSum from(i32x16 start) { return {start}; }
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
         const __m256i signed4 = broadcast_dword(q);
-        a = _mm256_dpbusd_avx_epi32(a, codes.a, signed4);
-        b = _mm256_dpbusd_avx_epi32(b, codes.b, signed4);
+        sum = add_byte_products(sum, codes, {signed4, signed4});
     }
-    PELTON_INLINE i32x16 total() const { return {a, b}; }
+    PELTON_INLINE i32x16 total() const { return sum; }
 };
 
 PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t* pair) {
@@ -244,6 +274,18 @@ PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t
     return {_mm256_dpwssd_avx_epi32(acc.a, weights.a, both), _mm256_dpwssd_avx_epi32(acc.b, weights.b, both)};
 }
 #else
+// acc + the four bytes of each lane of `codes` (unsigned) times those of `factors` (signed). Codes up to 255
+// would saturate the byte multiply, so even and odd bytes go through int16 products.
+PELTON_INLINE __m256i add_byte_products(__m256i acc, __m256i codes, __m256i factors) {
+    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(factors, 8), 8);
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_and_si256(codes, _mm256_set1_epi16(255)), even));
+    return _mm256_add_epi32(acc,
+                            _mm256_madd_epi16(_mm256_srli_epi16(codes, 8), _mm256_srai_epi16(factors, 8)));
+}
+PELTON_INLINE i32x16 add_byte_products(i32x16 acc, u8x64 codes, i32x16 factors) {
+    return {add_byte_products(acc.a, codes.a, factors.a), add_byte_products(acc.b, codes.b, factors.b)};
+}
+
 template <bool kNarrow>
 struct DotSum;
 
@@ -264,22 +306,16 @@ struct DotSum<true> {
     }
 };
 
-// Codes up to 255 would saturate the byte multiply, so even and odd bytes go through int16 products.
 template <>
 struct DotSum<false> {
-    __m256i a, b;
+    i32x16 sum;
     static constexpr bool kTakesStart = true;
-    static PELTON_INLINE DotSum from(i32x16 start) { return {start.a, start.b}; }
+    static PELTON_INLINE DotSum from(i32x16 start) { return {start}; }
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
-        const __m256i even_bytes = _mm256_set1_epi16(255), signed4 = broadcast_dword(q);
-        const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(signed4, 8), 8);
-        const __m256i odd = _mm256_srai_epi16(signed4, 8);
-        a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_and_si256(codes.a, even_bytes), even));
-        b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_and_si256(codes.b, even_bytes), even));
-        a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_srli_epi16(codes.a, 8), odd));
-        b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_srli_epi16(codes.b, 8), odd));
+        const __m256i signed4 = broadcast_dword(q);
+        sum = add_byte_products(sum, codes, {signed4, signed4});
     }
-    PELTON_INLINE i32x16 total() const { return {a, b}; }
+    PELTON_INLINE i32x16 total() const { return sum; }
 };
 
 // acc + low half of each lane of `weights` * pair[0] + high half * pair[1], all int16.

@@ -60,6 +60,16 @@ PELTON_INLINE void store_pairs(float* p, f32x16 even, f32x16 odd) {
                      _mm512_permutex2var_ps(even.v, _mm512_add_epi32(first, _mm512_set1_epi32(8)), odd.v));
 }
 
+// Lane i takes what lane i ^ kDistance has.
+template <int kDistance>
+PELTON_INLINE f32x16 exchanged(f32x16 a) {
+    static_assert(kDistance == 1 || kDistance == 2 || kDistance == 4 || kDistance == 8);
+    if constexpr (kDistance == 1) return {_mm512_permute_ps(a.v, 0xb1)};
+    if constexpr (kDistance == 2) return {_mm512_permute_ps(a.v, 0x4e)};
+    if constexpr (kDistance == 4) return {_mm512_shuffle_f32x4(a.v, a.v, 0xb1)};
+    return {_mm512_shuffle_f32x4(a.v, a.v, 0x4e)};
+}
+
 // int32 and bit casts
 PELTON_INLINE i32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
 PELTON_INLINE i32x16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
@@ -82,6 +92,15 @@ PELTON_INLINE i32x16 to_i32(f32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 PELTON_INLINE f32x16 to_f32(i32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 PELTON_INLINE void store_i8(int8_t* p, i32x16 a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
+
+// Of 32 numbers 0..65535 the 32 high bytes, then the 32 low ones.
+PELTON_INLINE void store_two_bytes(uint8_t* p, i32x16 first, i32x16 second) {
+    const __m512i words = _mm512_packus_epi32(first.v, second.v);  // by fours, of the first and of the second
+    const __m512i apart =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_shuffle_epi8(words, apart)));
 }
 
 PELTON_INLINE f32x16 load_i8(const int8_t* p) {
@@ -144,6 +163,8 @@ PELTON_INLINE int32_t reduce_max(i32x16 a) {
 
 // Integer dot products: byte 4 * lane + b of `codes` (unsigned) times q[b] (signed), b = 0..3.
 PELTON_INLINE u8x64 load_u8x64(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+PELTON_INLINE u8x64 as_bytes(i32x16 a) { return {a.v}; }
+PELTON_INLINE i32x16 as_i32(u8x64 a) { return {a.v}; }
 PELTON_INLINE u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 PELTON_INLINE u8x64 high_nibbles(u8x64 a) {
     return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
@@ -157,6 +178,12 @@ PELTON_INLINE __m512i broadcast_dword(const void* p) {
     int32_t dword;
     memcpy(&dword, p, 4);
     return _mm512_set1_epi32(dword);
+}
+// acc + the four bytes of each lane of `codes` (unsigned) times those of `factors` (signed). Of the intrinsic
+// gcc 12 makes a copy of each sum on each way round a loop: attention took twice as long.
+PELTON_INLINE i32x16 add_byte_products(i32x16 acc, u8x64 codes, i32x16 factors) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(codes.v), "v"(factors.v));
+    return acc;
 }
 template <bool kNarrow>  // narrow: every code is at most 15 and at most 8 steps are summed
 struct DotSum {

@@ -45,7 +45,13 @@ PELTON_INLINE f32x16 operator+(f32x16 a, f32x16 b){
     sqrt(f32x16 a){PELTON_LANES(f32x16, __builtin_sqrtf(a.v[i]))} PELTON_INLINE f32x16
     round_even(f32x16 a){PELTON_LANES(f32x16, __builtin_nearbyintf(a.v[i]))} PELTON_INLINE mask16
     less(f32x16 a, f32x16 b){PELTON_LANES(mask16, a.v[i] < b.v[i])} PELTON_INLINE f32x16
-    select(mask16 m, f32x16 a, f32x16 b){PELTON_LANES(f32x16, m.v[i] ? a.v[i] : b.v[i])}
+    select(mask16 m, f32x16 a, f32x16 b) {
+    PELTON_LANES(f32x16, m.v[i] ? a.v[i] : b.v[i])
+}
+
+// Lane i takes what lane i ^ kDistance has.
+template <int kDistance>
+PELTON_INLINE f32x16 exchanged(f32x16 a){PELTON_LANES(f32x16, a.v[i ^ kDistance])}
 
 // 32 floats: those at even places and those at odd ones.
 PELTON_INLINE void load_pairs(const float* p, f32x16& even, f32x16& odd) {
@@ -92,6 +98,16 @@ PELTON_INLINE i32x16 to_i32(f32x16 a){
     to_f32(i32x16 a){PELTON_LANES(f32x16, static_cast<float>(a.v[i]))} PELTON_INLINE
     void store_i8(int8_t* p, i32x16 a) {
     for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
+}
+
+// Of 32 numbers 0..65535 the 32 high bytes, then the 32 low ones.
+PELTON_INLINE void store_two_bytes(uint8_t* p, i32x16 first, i32x16 second) {
+    for (int i = 0; i < 16; ++i) {
+        p[i] = static_cast<uint8_t>(bits(first.v[i]) >> 8 & 255);
+        p[16 + i] = static_cast<uint8_t>(bits(second.v[i]) >> 8 & 255);
+        p[32 + i] = static_cast<uint8_t>(bits(first.v[i]) & 255);
+        p[48 + i] = static_cast<uint8_t>(bits(second.v[i]) & 255);
+    }
 }
 
 PELTON_INLINE f32x16 load_i8(const int8_t* p){PELTON_LANES(f32x16, static_cast<float>(p[i]))}
@@ -142,6 +158,16 @@ PELTON_INLINE u8x64 load_u8x64(const uint8_t* p) {
     memcpy(r.v, p, sizeof r.v);
     return r;
 }
+PELTON_INLINE u8x64 as_bytes(i32x16 a) {
+    u8x64 r;
+    memcpy(r.v, a.v, sizeof r.v);
+    return r;
+}
+PELTON_INLINE i32x16 as_i32(u8x64 a) {
+    i32x16 r;
+    memcpy(r.v, a.v, sizeof r.v);
+    return r;
+}
 PELTON_INLINE u8x64 low_nibbles(u8x64 a) {
     for (int i = 0; i < 64; ++i) a.v[i] &= 15;
     return a;
@@ -158,6 +184,13 @@ PELTON_INLINE u8x64 load_table(const uint8_t* p) {
 PELTON_INLINE u8x64 lookup(u8x64 table, u8x64 index) {
     for (int i = 0; i < 64; ++i) index.v[i] = table.v[index.v[i]];
     return index;
+}
+// acc + the four bytes of each lane of `codes` (unsigned) times those of `factors` (signed).
+PELTON_INLINE i32x16 add_byte_products(i32x16 acc, u8x64 codes, i32x16 factors) {
+    for (int i = 0; i < 16; ++i)
+        for (int b = 0; b < 4; ++b)
+            acc.v[i] += codes.v[4 * i + b] * static_cast<int8_t>((bits(factors.v[i]) >> (8 * b)) & 0xff);
+    return acc;
 }
 template <bool kNarrow>
 struct DotSum {

@@ -35,6 +35,8 @@ void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64
             return chunk_of<HalfKv>(tile, chunk, scores, state_size, states);
         case KvFormat::kBFloat16:
             return chunk_of<BrainKv>(tile, chunk, scores, state_size, states);
+        case KvFormat::kInt8:
+            return chunk_of<ByteKv>(tile, chunk, scores, state_size, states);
         default:
             return chunk_of<FloatKv>(tile, chunk, scores, state_size, states);
     }
@@ -47,6 +49,8 @@ void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t s
             return mass_of<HalfKv>(tile, chunk, scores, state_size, states, mass);
         case KvFormat::kBFloat16:
             return mass_of<BrainKv>(tile, chunk, scores, state_size, states, mass);
+        case KvFormat::kInt8:
+            return mass_of<ByteKv>(tile, chunk, scores, state_size, states, mass);
         default:
             return mass_of<FloatKv>(tile, chunk, scores, state_size, states, mass);
     }
@@ -78,8 +82,9 @@ void finish_state(const float* state, float* output, int64_t head_dim) {
     }
 }
 
-// In place: the row's first half becomes its elements as bfloat16.
-void round_query(float* query, int64_t head_dim) {
+// In place: the row's first half becomes its elements as bfloat16, or its first quarter bytes.
+void round_query(float* query, int64_t head_dim, KvFormat format) {
+    if (format == KvFormat::kInt8) return make_byte_query(query, head_dim);
     for (int64_t i = 0; i < head_dim; i += 16) {
         const int count = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
         uint16_t lanes[16];
@@ -90,6 +95,7 @@ void round_query(float* query, int64_t head_dim) {
 
 void store_kv(const float* key, const float* value, int64_t head_dim, KvFormat format, int64_t position,
               void* keys, void* values) {
+    if (format == KvFormat::kInt8) return store_bytes(key, value, head_dim, position, keys, values);
     const float limit = largest_of(format);
     for (int64_t i = 0; i < head_dim; i += 16) {
         const int count = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;

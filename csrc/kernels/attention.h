@@ -19,9 +19,13 @@ constexpr int kChunkPositions = 256;
 constexpr int kChunkBlocks = kChunkPositions / kKvBlock;
 constexpr int kMaxTileQueries = 24;
 
-// bfloat16 comes in pairs, which its dot product multiplies at once: of neighbouring elements of a key, of
-// neighbouring positions of the values. Queries and p are rounded to bfloat16 too then.
-enum class KvFormat : uint8_t { kFloat32, kFloat16, kBFloat16 };
+// bfloat16 comes in pairs and int8 in fours, which dot products multiply at once: of neighbouring elements of
+// a key, of neighbouring positions of the values. Queries are rounded to the same, p to bfloat16 or to 16
+// bits. Of int8 there is a scale for each position, behind the block's bytes: see kernels/byte_heads.h.
+enum class KvFormat : uint8_t { kFloat32, kFloat16, kBFloat16, kInt8 };
+
+// Heads of int8 have a multiple of 16 elements, and not more than these.
+constexpr int64_t kMostByteElements = 1024;
 
 // A state is m, l, then from kStateHeader on the unfinished output [head_dim].
 constexpr int kStateHeader = 16;
@@ -31,29 +35,52 @@ constexpr int kKeysAhead = 4;
 
 // Queries that share a key-value head and its blocks.
 struct AttentionTile {
-    const float* queries;   // [num_queries, head_dim], rounded by round_query where keys are bfloat16
+    const float* queries;   // [num_queries, head_dim], rounded by round_query where keys are
     const int32_t* begins;  // [num_queries] visible logical positions are begins..ends
     const int32_t* ends;
     int64_t num_queries, head_dim;
     float scale, cap;           // cap 0: none
-    const void* const* keys;    // of logical block i: [head_dim, 32]; then kKeysAhead more
+    const void* const* keys;    // of logical block i: [head_dim, 32], or runs; then kKeysAhead more
     const void* const* values;  // of logical block i: [32, head_dim]
     KvFormat format;
 };
 
-// Where a position's element lies in a block of one head's keys [head_dim, 32], or pairs [head_dim / 2, 32,
-// 2].
-[[gnu::always_inline]] inline int64_t key_place(KvFormat format, int64_t position, int64_t element) {
-    if (format != KvFormat::kBFloat16) return element * kKvBlock + position;
-    return (element / 2 * kKvBlock + position) * 2 + element % 2;
+// Numbers that lie together.
+[[gnu::always_inline]] inline int64_t run_of(KvFormat format) {
+    return format == KvFormat::kInt8 ? 4 : format == KvFormat::kBFloat16 ? 2 : 1;
 }
 
-// The same of values [32, head_dim], or pairs [16, head_dim, 2].
+[[gnu::always_inline]] inline int64_t number_bytes(KvFormat format) {
+    return format == KvFormat::kInt8 ? 1 : format == KvFormat::kFloat32 ? 4 : 2;
+}
+
+// Where a position's element lies in a block of one head's keys [head_dim / run, 32, run].
+[[gnu::always_inline]] inline int64_t key_place(KvFormat format, int64_t position, int64_t element) {
+    const int64_t run = run_of(format);
+    return (element / run * kKvBlock + position) * run + element % run;
+}
+
+// The same of values [32 / run, head_dim, run].
 [[gnu::always_inline]] inline int64_t value_place(KvFormat format, int64_t position, int64_t element,
                                                   int64_t head_dim) {
-    if (format != KvFormat::kBFloat16) return position * head_dim + element;
-    return (position / 2 * head_dim + element) * 2 + position % 2;
+    const int64_t run = run_of(format);
+    return (position / run * head_dim + element) * run + position % run;
 }
+
+// Bytes to the float32 scales of 32 positions in a block of int8.
+[[gnu::always_inline]] inline int64_t byte_scales_place(int64_t head_dim) { return head_dim * kKvBlock; }
+
+// Bytes of one head's keys, or values, of a block.
+[[gnu::always_inline]] inline int64_t head_block_bytes(KvFormat format, int64_t head_dim) {
+    const int64_t scales = format == KvFormat::kInt8 ? kKvBlock * 4 : 0;
+    return head_dim * kKvBlock * number_bytes(format) + scales;
+}
+
+// What follows a query of int8, in its row of floats, behind its head_dim bytes.
+struct ByteQueryTail {
+    float scale;
+    int32_t start;  // -128 times the sum of the bytes: keys are stored 128 too large
+};
 
 struct AttentionKernels {
     // The state of every query for one chunk, [num_queries, state_size]; m = -infinity and l = 0 where a
@@ -65,8 +92,8 @@ struct AttentionKernels {
     // given.
     void (*add_mass)(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
                      const float* states, float* mass);
-    // Makes a query's elements factors of bfloat16 keys: two of them in place of one float.
-    void (*round_query)(float* query, int64_t head_dim);
+    // Makes a query's elements factors of keys of bfloat16 or int8, in place of its floats.
+    void (*round_query)(float* query, int64_t head_dim, KvFormat format);
     // One head of one row into its place of a block. Values beyond the format's range become its largest of
     // that sign, NaN the lowest, so that a stored number is always finite.
     void (*store_kv)(const float* key, const float* value, int64_t head_dim, KvFormat format,
@@ -80,7 +107,7 @@ void merge_states(float* state, const float* later, int64_t head_dim);
 void finish_state(const float* state, float* output, int64_t head_dim);
 void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
               const float* states, float* mass);
-void round_query(float* query, int64_t head_dim);
+void round_query(float* query, int64_t head_dim, KvFormat format);
 void store_kv(const float* key, const float* value, int64_t head_dim, KvFormat format, int64_t position,
               void* keys, void* values);
 }  // namespace PELTON_ISA

@@ -4,48 +4,13 @@
 
 #include "isa/simd.h"
 #include "kernels/attention.h"
+#include "kernels/attention_formats.h"
+#include "kernels/byte_heads.h"
 #include "kernels/elementwise_math.h"
 
 namespace pelton::PELTON_ISA {
 
 namespace {
-
-#if defined(PELTON_ISA_avx512) || defined(PELTON_ISA_avx512_bf16)
-constexpr int kTileQueries = 6, kTileVectors = 4;  // 24 sums, 4 loads and a broadcast of 32 registers
-#else
-constexpr int kTileQueries = 3, kTileVectors = 2;  // vectors of 16 are two registers of 16
-#endif
-
-// How a format is read: `kRun` neighbours along the sum (elements of a key, positions of values) lie together
-// and are multiplied by as many neighbours of the other factor, `Factor`.
-struct FloatKv {
-    using Type = float;
-    using Lanes = f32x16;
-    using Factor = float;
-    using Weight = float;
-    static constexpr int kRun = 1;
-    static PELTON_INLINE Lanes load16(const Type* p) { return load(p); }
-    static PELTON_INLINE f32x16 all(Factor x) { return set1(x); }
-    static PELTON_INLINE f32x16 add_product(f32x16 acc, Lanes kv, f32x16 factor) {
-        return fma(kv, factor, acc);
-    }
-};
-struct HalfKv : FloatKv {
-    using Type = uint16_t;
-    static PELTON_INLINE Lanes load16(const Type* p) { return load_f16(p); }
-};
-struct BrainKv {
-    using Type = uint16_t;
-    using Lanes = i32x16;    // pairs of bfloat16
-    using Factor = int32_t;  // a pair of
-    using Weight = uint16_t;
-    static constexpr int kRun = 2;
-    static PELTON_INLINE Lanes load16(const Type* p) { return load_i32(reinterpret_cast<const int32_t*>(p)); }
-    static PELTON_INLINE i32x16 all(Factor x) { return set1_i32(x); }
-    static PELTON_INLINE f32x16 add_product(f32x16 acc, Lanes kv, i32x16 factor) {
-        return add_bf16_products(acc, kv, factor);
-    }
-};
 
 // Blocks of a chunk that some query of the tile sees, as places in the chunk, and the positions among them.
 struct BlockRange {
@@ -80,14 +45,6 @@ PELTON_INLINE BlockPart seen_part(BlockRange blocks, int64_t block) {
     return {(first > 0 ? first : 0) / kRun, ((last < kKvBlock ? last : kKvBlock) + kRun - 1) / kRun};
 }
 
-// Blocks of keys whose scores are summed at once: few queries take several, so that enough independent sums
-// hide the latency of fma.
-template <int kQueries>
-constexpr int kTogether = kQueries > 3                         ? 1
-                          : kTileQueries < 6 && kQueries == 3  ? 1
-                          : kTileQueries >= 6 && kQueries == 1 ? kKeysAhead
-                                                               : 2;
-
 // A block is a page or two of its own, where the hardware's prefetching ends, so those that come next are
 // asked for ahead, kTogether of them: a chunk's keys, its values, the keys of what comes after. Measured: the
 // attention of a decode step at 1,900 positions takes 0.57 times as long as without.
@@ -96,16 +53,18 @@ PELTON_INLINE void prefetch(const Type* p, int64_t count) {
     for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(Type))) __builtin_prefetch(p + i);
 }
 
-// Raw products of kQueries queries with the 32 positions of kBlocks blocks; `ahead` are the blocks that come
+// Scores of kQueries queries at the 32 positions of kBlocks blocks; `ahead` are the blocks that come
 // next. A query's factors take up its row of `dim` floats, or the beginning of it.
 template <class Kv, int kQueries, int kBlocks>
 void score_tile(const float* queries, int64_t dim, const void* const* keys, const void* const* ahead,
-                float* scores) {
+                float scale, float* scores) {
     using Type = typename Kv::Type;
     const auto* factors = reinterpret_cast<const typename Kv::Factor*>(queries);
-    f32x16 acc[kBlocks][kQueries][2];
+    if constexpr (Kv::kRun == 4)
+        for (int b = 0; b < kBlocks; ++b) prefetch(ByteKv::scales(ahead[b], dim), kKvBlock);
+    typename Kv::Sum acc[kBlocks][kQueries][2];
     PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) PELTON_UNROLL for (int q = 0; q < kQueries; ++q)
-        acc[b][q][0] = acc[b][q][1] = set1(0.0f);
+        acc[b][q][0] = acc[b][q][1] = Kv::start(queries + q * dim, dim);
     for (int64_t d = 0; d < dim / Kv::kRun; ++d) {
         constexpr int64_t kStep = Kv::kRun * kKvBlock;
         PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) {
@@ -119,15 +78,15 @@ void score_tile(const float* queries, int64_t dim, const void* const* keys, cons
             }
         }
     }
-    PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
-        store(scores + q * kChunkPositions + b * kKvBlock, acc[b][q][0]);
-        store(scores + q * kChunkPositions + b * kKvBlock + 16, acc[b][q][1]);
-    }
+    PELTON_UNROLL for (int b = 0; b < kBlocks; ++b) PELTON_UNROLL for (int q = 0; q < kQueries; ++q)
+        PELTON_UNROLL for (int half = 0; half < 2; ++half)
+            store(scores + q * kChunkPositions + b * kKvBlock + 16 * half,
+                  Kv::score(acc[b][q][half], queries + q * dim, dim, keys[b], 16 * half, scale));
 }
 
 template <class Kv, int kQueries>
 void score_blocks(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks, float* scores) {
-    constexpr int kStep = kTogether<kQueries>;
+    constexpr int kStep = Kv::template kTogether<kQueries>;
     const float* queries = tile.queries + query * tile.head_dim;
     float* out = scores + query * kChunkPositions + blocks.begin * kKvBlock;
     const void* upcoming[2 * kChunkBlocks + kKeysAhead];  // keys, values, more keys
@@ -137,13 +96,16 @@ void score_blocks(const AttentionTile& tile, int64_t query, int64_t chunk, Block
         upcoming[i] = tile.keys[first + i];
         upcoming[count + i] = tile.values[first + i];
     }
+    if constexpr (Kv::kRun == 4)  // scales are wanted before the values are
+        for (int64_t i = 0; query == 0 && i < count; ++i)
+            prefetch(ByteKv::scales(upcoming[count + i], tile.head_dim), kKvBlock);
     for (int64_t i = 0; i < kKeysAhead; ++i) upcoming[2 * count + i] = tile.keys[first + count + i];
     int64_t b = 0;
     for (; b + kStep <= count; b += kStep)
         score_tile<Kv, kQueries, kStep>(queries, tile.head_dim, upcoming + b, upcoming + b + kStep,
-                                        out + b * kKvBlock);
+                                        tile.scale, out + b * kKvBlock);
     for (; b < count; ++b)
-        score_tile<Kv, kQueries, 1>(queries, tile.head_dim, upcoming + b, upcoming + b + kStep,
+        score_tile<Kv, kQueries, 1>(queries, tile.head_dim, upcoming + b, upcoming + b + kStep, tile.scale,
                                     out + b * kKvBlock);
 }
 
@@ -153,17 +115,15 @@ template <class Kv, int kQueries, int kVectors>
 void weigh_tile(const float* p, const void* const* values, const void* const* next_keys, BlockRange blocks,
                 int64_t dim, int64_t element, int64_t state_size, float* outputs) {
     using Type = typename Kv::Type;
-    const auto* weights = reinterpret_cast<const typename Kv::Factor*>(p);
-    f32x16 acc[kQueries][kVectors];
+    typename Kv::WeighedSum acc[kQueries][kVectors];
     PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
-        acc[q][v] = set1(0.0f);
+        acc[q][v] = Kv::no_values();
     for (int64_t b = blocks.begin; b < blocks.end; ++b) {
         const Type* value = static_cast<const Type*>(values[b]) + element * Kv::kRun;
-        const int64_t next = b + kTogether<kQueries>;
+        const int64_t next = b + Kv::template kTogether<kQueries>;
         const Type* ahead =
             static_cast<const Type*>(next < blocks.end ? values[next] : next_keys[next - blocks.end]) +
             element * Kv::kRun;
-        const int64_t start = b * kKvBlock / Kv::kRun;
         const BlockPart part = seen_part<Kv::kRun>(blocks, b);
         for (int64_t n = part.first; n < part.last; ++n) {
             prefetch(ahead + n * dim * Kv::kRun, 16 * kVectors * Kv::kRun);
@@ -171,15 +131,14 @@ void weigh_tile(const float* p, const void* const* values, const void* const* ne
             PELTON_UNROLL for (int v = 0; v < kVectors; ++v) loaded[v] =
                 Kv::load16(value + (n * dim + 16 * v) * Kv::kRun);
             PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
-                const auto weight = Kv::all(weights[q * kChunkPositions + start + n]);
+                const auto weight = Kv::weight(p + q * kChunkPositions, b, n);
                 PELTON_UNROLL for (int v = 0; v < kVectors; ++v) acc[q][v] =
-                    Kv::add_product(acc[q][v], loaded[v], weight);
+                    Kv::add_weighed(acc[q][v], loaded[v], weight);
             }
         }
     }
-    // Adding 0 turns -0 into 0, so that it makes no difference whether unseen positions were added.
     PELTON_UNROLL for (int q = 0; q < kQueries; ++q) PELTON_UNROLL for (int v = 0; v < kVectors; ++v)
-        store(outputs + q * state_size + element + 16 * v, acc[q][v] + set1(0.0f));
+        store(outputs + q * state_size + element + 16 * v, Kv::weighed(acc[q][v], p + q * kChunkPositions));
 }
 
 // The last elements of a head whose size is not a multiple of 16.
@@ -187,8 +146,7 @@ template <class Kv>
 void weigh_rest(const float* p, const void* const* values, BlockRange blocks, int64_t dim, int64_t element,
                 float* output) {
     using Type = typename Kv::Type;
-    const auto* weights = reinterpret_cast<const typename Kv::Factor*>(p);
-    f32x16 acc = set1(0.0f);
+    typename Kv::WeighedSum acc = Kv::no_values();
     const int64_t count = dim - element;
     for (int64_t b = blocks.begin; b < blocks.end; ++b) {
         const BlockPart part = seen_part<Kv::kRun>(blocks, b);
@@ -196,28 +154,30 @@ void weigh_rest(const float* p, const void* const* values, BlockRange blocks, in
             Type padded[16 * Kv::kRun] = {};
             memcpy(padded, static_cast<const Type*>(values[b]) + (n * dim + element) * Kv::kRun,
                    static_cast<size_t>(count) * Kv::kRun * sizeof(Type));
-            acc = Kv::add_product(acc, Kv::load16(padded), Kv::all(weights[b * kKvBlock / Kv::kRun + n]));
+            acc = Kv::add_weighed(acc, Kv::load16(padded), Kv::weight(p, b, n));
         }
     }
-    store_first(output + element, static_cast<int>(count), acc + set1(0.0f));
+    store_first(output + element, static_cast<int>(count), Kv::weighed(acc, p));
 }
 
 template <class Kv, int kQueries>
 void weigh_values(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks,
                   const float* scores, int64_t size, float* states) {
+    constexpr int kVectors = Kv::template kVectors<kQueries>;
     const int64_t dim = tile.head_dim;
     const void* const* values = tile.values + chunk * kChunkBlocks;
     const void* const* next = tile.keys + chunk * kChunkBlocks + blocks.end;
     const float* p = scores + query * kChunkPositions;
     float* outputs = states + query * size + kStateHeader;
     int64_t d = 0;
-    for (; d + 16 * kTileVectors <= dim; d += 16 * kTileVectors)
-        weigh_tile<Kv, kQueries, kTileVectors>(p, values, next, blocks, dim, d, size, outputs);
+    for (; d + 16 * kVectors <= dim; d += 16 * kVectors)
+        weigh_tile<Kv, kQueries, kVectors>(p, values, next, blocks, dim, d, size, outputs);
     for (; d + 16 <= dim; d += 16)
         weigh_tile<Kv, kQueries, 1>(p, values, next, blocks, dim, d, size, outputs);
-    if (d == dim) return;
-    for (int q = 0; q < kQueries; ++q)
-        weigh_rest<Kv>(p + q * kChunkPositions, values, blocks, dim, d, outputs + q * size);
+    if constexpr (Kv::kAnySize) {
+        for (int q = 0; d < dim && q < kQueries; ++q)
+            weigh_rest<Kv>(p + q * kChunkPositions, values, blocks, dim, d, outputs + q * size);
+    }
 }
 
 // Calls f.template operator()<n>(first) for groups of n queries that cover all of them.
@@ -254,19 +214,19 @@ PELTON_INLINE f32x16 lane_numbers() {
     return load(kNumbers);
 }
 
-// Scales, caps and masks the scores of a query; returns their maximum.
+// Caps and masks the scores of a query; returns their maximum.
 float mask_scores(const AttentionTile& tile, int64_t query, int64_t chunk, BlockRange blocks, float* scores) {
     const f32x16 lanes = lane_numbers(), nothing = set1(-__builtin_inff());
     const int64_t begin = tile.begins[query] - chunk * kChunkPositions;
     const int64_t end = tile.ends[query] - chunk * kChunkPositions;
     f32x16 largest = nothing;
     for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += 16) {
-        f32x16 s = load(scores + i) * set1(tile.scale);
+        f32x16 s = load(scores + i);
+        const bool whole = i >= begin && i + 16 <= end;
         if (tile.cap != 0.0f) s = set1(tile.cap) * tanh(s / set1(tile.cap));
-        if (i < begin || i + 16 > end)
-            s = select(visible(tile, query, lanes, chunk * kChunkPositions + i), s, nothing);
+        if (!whole) s = select(visible(tile, query, lanes, chunk * kChunkPositions + i), s, nothing);
+        if (!whole || tile.cap != 0.0f) store(scores + i, s);
         largest = max(largest, s);
-        store(scores + i, s);
     }
     return reduce_max(largest);
 }
@@ -304,11 +264,50 @@ void weigh(const AttentionTile& tile, int64_t chunk, BlockRange blocks, const fl
     });
 }
 
-// Weights in the format that add_product takes.
+// The same with p times the scales of the values rounded to bytes.
+float byte_exponentials(const AttentionTile& tile, int64_t chunk, BlockRange blocks, float largest,
+                        float* scores) {
+    const f32x16 log2_e = set1(1.44269504f), shift = set1(-largest * 1.44269504f);
+    const void* const* values = tile.values + chunk * kChunkBlocks;
+    f32x16 sums[2] = {set1(0.0f), set1(0.0f)}, most = set1(0.0f);
+    for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+        const float* scales = ByteKv::scales(values[b], tile.head_dim);
+        PELTON_UNROLL for (int half = 0; half < 2; ++half) {
+            float* place = scores + b * kKvBlock + 16 * half;
+            const f32x16 p = coarse_exp2(fma(load(place), log2_e, shift)), w = p * load(scales + 16 * half);
+            sums[half] += p;
+            most = max(most, w);
+            store(place, w);
+        }
+    }
+    const ByteScale by = byte_scale(reduce_max(most), ByteKv::kMostWeight);
+    for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += kKvBlock) {
+        const i32x16 low = to_i32(load(scores + i) * set1(by.inverse)),
+                     high = to_i32(load(scores + i + 16) * set1(by.inverse));
+        store_two_bytes(reinterpret_cast<uint8_t*>(scores) + 2 * i, low, high);  // behind what is to be read
+    }
+    scores[kChunkPositions / 2] = by.scale;
+    return reduce_add(sums[0] + sums[1]);
+}
+
+// Weights in the format that add_weighed takes.
 template <class Kv>
-PELTON_INLINE float weights(BlockRange blocks, float largest, float* scores) {
+PELTON_INLINE float weights(const AttentionTile& tile, int64_t chunk, BlockRange blocks, float largest,
+                            float* scores) {
+    if constexpr (Kv::kRun == 4) return byte_exponentials(tile, chunk, blocks, largest, scores);
     if constexpr (Kv::kRun == 2) return coarse_exponentials(blocks, largest, scores);
     return exponentials(blocks, largest, scores);
+}
+
+// No weight at all where a query sees nothing. A largest score of NaN stays in the sums of its own query.
+template <class Kv>
+PELTON_INLINE void no_weights(BlockRange blocks, float largest, float* scores) {
+    constexpr size_t kBytes = Kv::kRun == 1 ? 4 : 2;  // a position
+    const bool nan = largest != largest;
+    if (!nan || Kv::kRun == 4)
+        memset(reinterpret_cast<uint8_t*>(scores) + kBytes * static_cast<size_t>(blocks.begin * kKvBlock), 0,
+               kBytes * static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock));
+    if constexpr (Kv::kRun == 4) scores[kChunkPositions / 2] = nan ? largest : 0.0f;
 }
 
 // attend_chunk of attention.h for one format.
@@ -323,10 +322,8 @@ void chunk_of(const AttentionTile& tile, int64_t chunk, float* scores, int64_t s
         float* row = scores + q * kChunkPositions;
         const float largest = states[q * state_size];
         const bool unseen = !(largest > -__builtin_inff());
-        if (unseen && largest == largest)  // keeps -inf - -inf, a NaN, out of what others see as zeros
-            memset(reinterpret_cast<typename Kv::Weight*>(row) + blocks.begin * kKvBlock, 0,
-                   static_cast<size_t>((blocks.end - blocks.begin) * kKvBlock) * sizeof(typename Kv::Weight));
-        states[q * state_size + 1] = unseen ? 0.0f : weights<Kv>(blocks, largest, row);
+        if (unseen) no_weights<Kv>(blocks, largest, row);  // keeps -inf - -inf, a NaN, out of what others see
+        states[q * state_size + 1] = unseen ? 0.0f : weights<Kv>(tile, chunk, blocks, largest, row);
     }
     weigh<Kv>(tile, chunk, blocks, scores, state_size, states);
 }

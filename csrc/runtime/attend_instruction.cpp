@@ -22,7 +22,7 @@ void rotate_head(const Frame& frame, const RopeTable* table, std::int64_t positi
 // Copies one logical position's key and value between blocks of one head.
 void copy_position(const KvArrays& kv, const std::uint8_t* keys, const std::uint8_t* values,
                    std::int64_t from, std::uint8_t* key_block, std::uint8_t* value_block, std::int64_t to) {
-    const std::int64_t size = kv.element_bytes(), dim = kv.head_dim;
+    const std::int64_t size = number_bytes(kv.format), dim = kv.head_dim;
     const auto copy = [&](std::uint8_t* target, std::int64_t to_place, const std::uint8_t* source,
                           std::int64_t place) {
         std::memcpy(target + to_place * size, source + place * size, static_cast<std::size_t>(size));
@@ -31,6 +31,10 @@ void copy_position(const KvArrays& kv, const std::uint8_t* keys, const std::uint
         copy(key_block, key_place(kv.format, to, d), keys, key_place(kv.format, from, d));
         copy(value_block, value_place(kv.format, to, d, dim), values, value_place(kv.format, from, d, dim));
     }
+    if (kv.format != KvFormat::kInt8) return;
+    const std::int64_t scales = byte_scales_place(dim);
+    std::memcpy(key_block + scales + 4 * to, keys + scales + 4 * from, 4);
+    std::memcpy(value_block + scales + 4 * to, values + scales + 4 * from, 4);
 }
 
 }  // namespace
@@ -126,7 +130,7 @@ void AttendInstruction::load_query(const Frame& frame, std::int64_t index, std::
     const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index];
     rotate_head(frame, spec_.query_rope.get(), frame.batch.position(row),
                 frame.value(q_, thread) + index * frame.width(q_) + head * dim, query, dim);
-    if (frame.kv.format == KvFormat::kBFloat16) frame.kernels->attention.round_query(query, dim);
+    if (run_of(frame.kv.format) > 1) frame.kernels->attention.round_query(query, dim, frame.kv.format);
 }
 
 // Queries [rows, heads] of a tile as those from `first` on of the scratch.
@@ -202,7 +206,7 @@ void AttendInstruction::gather_blocks(const Frame& frame, const AttendUnit& unit
     const std::int64_t context = frame.batch.context_of(span), end = frame.batch.position(row) + 1;
     const std::int64_t first = std::max(context / kKvBlock, unit.chunk_begin * kChunkBlocks);
     const std::int64_t last = std::min((end + kKvBlock - 1) / kKvBlock, unit.chunk_end * kChunkBlocks);
-    const std::int64_t bytes = kv.head_dim * kKvBlock * kv.element_bytes();
+    const std::int64_t bytes = head_block_bytes(kv.format, kv.head_dim);
     if (last > first) scratch.gathered.assign(static_cast<std::size_t>((last - first) * 2 * bytes), 0);
     const std::int32_t* path = frame.batch.path(row);
     for (std::int64_t b = first; b < last; ++b) {

@@ -28,16 +28,15 @@ struct RowSetView {
 };
 
 // Keys [blocks, layers, heads, head_dim, 32] and values [blocks, layers, heads, 32, head_dim]; of bfloat16
-// the pairs that KvFormat speaks of.
+// and int8 the runs that KvFormat speaks of.
 struct KvArrays {
     std::uint8_t *keys, *values;
     std::int64_t num_blocks, layers, heads, head_dim;
     KvFormat format;
 
-    std::int64_t element_bytes() const noexcept { return format == KvFormat::kFloat32 ? 4 : 2; }
     // Bytes to one head of one layer of one block.
     std::int64_t offset(std::int64_t block, std::int64_t layer, std::int64_t head) const noexcept {
-        return ((block * layers + layer) * heads + head) * head_dim * 32 * element_bytes();
+        return ((block * layers + layer) * heads + head) * head_block_bytes(format, head_dim);
     }
 };
 

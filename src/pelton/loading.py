@@ -15,7 +15,7 @@ from .engine import Engine
 from .errors import ConfigError, MemoryBudgetError, TemplateError
 from .exec.protocol import Executor
 from .exec.reference import ReferenceExecutor
-from .kv import EVICTIONS, KV_DTYPES, CacheFolder, DiskTier, KVArena, KVLayout, blocks_for, kv_identity
+from .kv import EVICTIONS, KV_FORMATS, CacheFolder, DiskTier, KVArena, KVLayout, blocks_for, kv_identity
 from .models.load import LoadedModel, load_model
 from .plan import Plan
 from .plan.passes import narrow
@@ -166,22 +166,33 @@ def prefix_window(settings: EngineSettings, arena: KVArena, context: int) -> int
     return max(blocks_for(context), arena.num_blocks // 64)
 
 
+_FAST_BYTES = ("avx_vnni", "avx512", "avx512_bf16")
+"""Levels with dot products of bytes."""
+
+
 def chosen_kv_dtype(model: LoadedModel, settings: EngineSettings) -> str:
-    """What "auto" stands for: keys and values are no coarser than the activations. Those are rounded to
-    bfloat16, or to int8, unless most weights are float16 or float32. Raises ConfigError for a name there is
-    not."""
-    if settings.kv_dtype in KV_DTYPES:
+    """What "auto" stands for: keys and values are no coarser than the activations, which meet weights as
+    int8, as bfloat16, or, where most weights are float16 or float32, unrounded. Raises ConfigError for a name
+    there is not."""
+    if settings.kv_dtype in KV_FORMATS:
         return settings.kv_dtype
     if settings.kv_dtype != "auto":
-        known = ", ".join(("auto", *KV_DTYPES))
+        known = ", ".join(("auto", *KV_FORMATS))
         raise ConfigError(f"must be one of {known}", field="kv_dtype", value=settings.kv_dtype)
     sizes = [(model.weights[name].format.name, model.weights[name].num_bytes) for name in model.plan.weights]
+    total = sum(size for _, size in sizes)
     fine = sum(size for name, size in sizes if name in ("F16", "F32"))
-    if settings.executor != "native" or 2 * fine > sum(size for _, size in sizes):
+    if settings.executor != "native" or 2 * fine > total:
         return "float16"
     from .exec.native import level_of
 
-    fast = level_of(settings.isa) == "avx512_bf16" and model.plan.kv.head_dim % 2 == 0
+    level, dim = level_of(settings.isa), model.plan.kv.head_dim
+    plain = sum(size for name, size in sizes if name in ("F16", "F32", "BF16"))
+    # A bias can make one element of every key a hundred times the others.
+    even = not any(name.endswith("attn_k.bias") for name in model.plan.weights)
+    if level in _FAST_BYTES and 2 * plain <= total and even and KV_FORMATS["int8"].fits(dim):
+        return "int8"
+    fast = level == "avx512_bf16" and KV_FORMATS["bfloat16"].fits(dim)
     return "bfloat16" if fast else "float16"
 
 

@@ -20,7 +20,12 @@ def test_the_real_model(real_model_path: Path, tmp_path: Path) -> None:
     assert sum(share["parameters"] for share in formats.values()) == 134_515_008
     assert sum(share["bytes"] for share in formats.values()) < real_model_path.stat().st_size
     half = 2 * 2 * 30 * 3 * 64
-    assert document["kv_bytes_per_token"] == {"bfloat16": half, "float16": half, "float32": 2 * half}
+    assert document["kv_bytes_per_token"] == {
+        "int8": half * 68 // 128,
+        "bfloat16": half,
+        "float16": half,
+        "float32": 2 * half,
+    }
     assert document["decode"]["tokens_per_second"] is None
     assert "plan" not in document
 

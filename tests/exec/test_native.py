@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pelton.batch import make_batch
 from pelton.exec.native import NativeExecutor, available_levels
 from pelton.exec.reference import ReferenceExecutor
-from pelton.kv import KV_DTYPES
+from pelton.kv import KV_FORMATS
 from pelton.plan import Plan, PlanBuilder
 from pelton.plan.ops import Activation, Attend
 from pelton.plan.passes import tap_attention_mass, tap_layer_outputs
@@ -54,19 +54,22 @@ def test_block_weights_stay_near_the_reference(weight_format: str) -> None:
 
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (300, 2.0)])
-def test_bfloat16_keys_and_values_agree_with_the_reference(isa: str, window: int, cap: float) -> None:
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_rounded_keys_and_values_agree_with_the_reference(
+    dtype: str, isa: str, window: int, cap: float
+) -> None:
     """Three chunks of attention, a prompt and then rows, one of them with an odd position before it."""
     weights = tiny_weights(weight_format="F32", layers=1)
     plan = tiny_plan(weights, layers=1, window=window, cap=cap)
     tokens = random_tokens(610, 4, VOCAB)
     batches = [make_batch([span(tokens[at:to], at)]) for at, to in pairwise((0, 577, 578, 603, 610))]
     reference, executor = ReferenceExecutor(plan, weights), NativeExecutor(plan, weights, 2, isa)
-    expected = logits(reference, plan, *batches, dtype="bfloat16")
-    found = logits(executor, plan, *batches, dtype="bfloat16")
+    expected = logits(reference, plan, *batches, dtype=dtype)
+    found = logits(executor, plan, *batches, dtype=dtype)
     finer = logits(executor, plan, *batches, dtype="float32")
     executor.close()
     error, rounding = np.abs(found - expected), np.abs(finer - expected)
-    # Where a sum in another order falls on the other side of a tie one number in 2^8 differs by 2^-8.
+    # Where a sum in another order falls on the other side of a tie a number differs by a step.
     assert np.median(error) < 0.02 * np.median(rounding)
     assert error.max() < rounding.max()
 
@@ -95,7 +98,7 @@ def test_threads_and_splits_change_no_bit(isa: str, window: int, cap: float) -> 
         np.testing.assert_array_equal(np.concatenate(rows), whole[590:])
 
 
-@pytest.mark.parametrize("dtype", KV_DTYPES)
+@pytest.mark.parametrize("dtype", KV_FORMATS)
 @pytest.mark.parametrize("neighbours", [1, 2, 7, 31])
 def test_neighbours_change_no_bit(dtype: str, neighbours: int) -> None:
     weights = tiny_weights(weight_format="Q8_0")
@@ -187,7 +190,7 @@ def test_no_outputs_wanted_gives_no_logits(case: Case) -> None:
     assert forward.logits().shape == (0, VOCAB)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 2e-2), ("int8", 2e-2)])
 @pytest.mark.parametrize("rows", [1, 2, 40])
 def test_taps_give_what_the_reference_gives(rows: int, dtype: str, tolerance: float) -> None:
     weights = tiny_weights()
@@ -226,7 +229,7 @@ def test_taps_change_no_bit(case: Case) -> None:
 @pytest.mark.parametrize(
     ("context", "window", "cap"), [(0, 0, 0.0), (30, 0, 0.0), (61, 20, 4.0), (250, 0, 0.0)]
 )
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
 def test_every_path_of_a_tree_equals_plain_decoding(
     isa: str, context: int, window: int, cap: float, dtype: str
 ) -> None:

@@ -45,7 +45,7 @@ class Walk:
 class Bench:
     """An executor with an arena of its own."""
 
-    def __init__(self, executor: Executor, blocks: int = 256, dtype: str = "bfloat16") -> None:
+    def __init__(self, executor: Executor, blocks: int = 256, dtype: str = "int8") -> None:
         self.executor = executor
         self.arena = KVArena(KVLayout(executor.plan.kv, dtype), blocks)
         self.pool = BlockPool(blocks)
@@ -100,7 +100,7 @@ class Bench:
 
 
 def check_row_independence(
-    make: Callable[[int], Executor], length: int, batches: Sequence[int], dtype: str = "bfloat16"
+    make: Callable[[int], Executor], length: int, batches: Sequence[int], dtype: str = "int8"
 ) -> None:
     """Law 2 for one model: `make(threads)` gives its executor. Every comparison is of bits."""
     bench = Bench(make(2), dtype=dtype)

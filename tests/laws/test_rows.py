@@ -25,7 +25,7 @@ LEVELS = available_levels()
 
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("weight_format", ["Q4_1", "Q8_0", "IQ4_NL", "F32", "BF16"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
 def test_tiny_models_on_every_instruction_set(isa: str, weight_format: str, dtype: str) -> None:
     weights = tiny_weights(weight_format=weight_format)
     plan = tiny_plan(weights)

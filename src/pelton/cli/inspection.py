@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..models.load import LoadedModel
     from ..quant.tensor import Weight
 
-_KV_TYPES = (("bfloat16", 2), ("float16", 2), ("float32", 4))
-
 
 @dataclass(frozen=True)
 class FormatShare:
@@ -95,8 +93,12 @@ def decode_need(loaded: LoadedModel, machine: Machine | None, depth: int) -> Dec
 
 
 def _kv_bytes(loaded: LoadedModel) -> dict[str, int]:
-    elements = loaded.plan.kv.elements_per_token
-    return {name: elements * size for name, size in _KV_TYPES}
+    from ..kv import KV_FORMATS, KVLayout
+    from ..types import BLOCK_SIZE
+
+    shape = loaded.plan.kv
+    fitting = (name for name, kind in KV_FORMATS.items() if kind.fits(shape.head_dim))
+    return {name: KVLayout(shape, name).block_bytes // BLOCK_SIZE for name in fitting}
 
 
 def _say_model(model: str, loaded: LoadedModel, machine: Machine | None) -> None:

@@ -88,7 +88,7 @@ class EngineFlags:
     ] = None
     kv_dtype: Annotated[
         str,
-        typer.Option("--kv-dtype", "--kv-cache-dtype", help="auto, bfloat16, float16 or float32."),
+        typer.Option("--kv-dtype", "--kv-cache-dtype", help="auto, int8, bfloat16, float16 or float32."),
     ] = "auto"
     max_num_seqs: Annotated[
         int, typer.Option("--max-num-seqs", "--parallel", "-np", help="Sequences that run at once.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .arena import KV_DTYPES, KVArena, KVLayout, SavedBlocks
+from .arena import KVArena, KVLayout, SavedBlocks
 from .blocks import BlockPool, BlockTable, blocks_for
 from .disk import DiskStats, DiskTier
 from .disk_files import CacheFolder
 from .eviction import EvictionPolicy
+from .formats import KV_FORMATS
 from .identity import kv_identity
 from .lru import LeastRecentlyUsed
 from .mark_predict import MarkAndPredict
@@ -23,7 +24,7 @@ EVICTIONS: Mapping[str, type[LeastRecentlyUsed] | type[MarkAndPredict]] = Mappin
 
 __all__ = [
     "EVICTIONS",
-    "KV_DTYPES",
+    "KV_FORMATS",
     "BlockPool",
     "BlockTable",
     "CacheFolder",

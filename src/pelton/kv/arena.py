@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, MemoryBudgetError
 from ..plan import KVShape
-from ..quant.floats import narrow_bf16, widen_bf16
 from ..types import BLOCK_SIZE, I32, Batch
+from .formats import F32, I64, KV_FORMATS, KVFormat, Numbers
 
-F32 = NDArray[np.float32]
-KV_DTYPES = ("bfloat16", "float16", "float32")
-_STORED: Mapping[str, type[np.generic]] = MappingProxyType(
-    {"bfloat16": np.uint32, "float16": np.float16, "float32": np.float32}
-)
-_LARGEST: Mapping[str, float] = MappingProxyType(
-    {"bfloat16": 3.3895314e38, "float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
-)
 # MAP_NORESERVE, which Python names from 3.13 on: the kernel joins neighbouring arenas to one mapping, and
 # would refuse to fork a process in which that is larger than the memory, though little of it is used.
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -32,37 +23,32 @@ _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
 @dataclass(frozen=True)
 class KVLayout:
-    """What one block holds: keys [L, K, D, 32] (lanes over positions) and values [L, K, 32, D].
+    """What one block holds: keys [L, K, D, 32] (lanes over positions) and values [L, K, 32, D], of a format.
 
-    bfloat16 lies in pairs, as uint32 with the first in the low half, for the instruction that multiplies
-    two at a time: keys [L, K, D / 2, 32] of neighbouring elements, values [L, K, 16, D] of neighbouring
-    positions. Queries and the weights of values are rounded to bfloat16 as well then.
+    bfloat16 lies in pairs of neighbouring elements of a key, of neighbouring positions of values: keys
+    [L, K, D / 2, 32], values [L, K, 16, D]. int8 lies in fours, with scales behind: both [L, K, D + 4, 32].
     """
 
     shape: KVShape
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        if self.dtype not in KV_DTYPES:
-            raise ConfigError(f"must be one of {', '.join(KV_DTYPES)}", field="kv_dtype", value=self.dtype)
-        if self.run == 2 and self.shape.head_dim % 2:
+        if self.dtype not in KV_FORMATS:
+            raise ConfigError(f"must be one of {', '.join(KV_FORMATS)}", field="kv_dtype", value=self.dtype)
+        if not self.format.fits(self.shape.head_dim):
             raise ConfigError(
-                f"heads of {self.shape.head_dim} elements have no pairs", field="kv_dtype", value=self.dtype
+                f"not for heads of {self.shape.head_dim} elements", field="kv_dtype", value=self.dtype
             )
 
     @property
-    def run(self) -> int:
-        """How many numbers an element of the arrays holds."""
-        return 2 if self.dtype == "bfloat16" else 1
-
-    @property
-    def stored(self) -> np.dtype[np.generic]:
-        """The type of the arrays' elements."""
-        return np.dtype(_STORED[self.dtype])
+    def format(self) -> KVFormat:
+        return KV_FORMATS[self.dtype]
 
     @property
     def block_bytes(self) -> int:
-        return self.shape.elements_per_token * BLOCK_SIZE * self.stored.itemsize // self.run
+        dim, heads = self.shape.head_dim, self.shape.layers * self.shape.kv_heads
+        elements = math.prod(self.format.key_shape(dim)) + math.prod(self.format.value_shape(dim))
+        return heads * elements * self.format.array.itemsize
 
 
 @dataclass(frozen=True)
@@ -102,10 +88,49 @@ def _pages(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.ge
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
+@dataclass(frozen=True)
+class _Side:
+    """An arena's keys, or its values, as single numbers [B, L, K, n] and scales [B, L, K, 32]. `places`
+    [32, D] says where a position's numbers lie."""
+
+    numbers: Numbers
+    scales: NDArray[np.float32] | None
+    places: I64
+
+    def put(self, layer: int, blocks: I32, offsets: I32, numbers: Numbers, scales: F32 | None) -> None:
+        """Numbers [N, K, D] and scales [N, K] of positions `offsets` [N] of blocks [N]."""
+        heads = np.arange(self.numbers.shape[2])
+        places = self.places[offsets][:, None, :]
+        self.numbers[blocks[:, None, None], layer, heads[:, None], places] = numbers
+        if self.scales is not None:
+            self.scales[blocks[:, None], layer, heads, offsets[:, None]] = scales
+
+    def get(self, layer: int, blocks: I32, offsets: I32) -> tuple[Numbers, F32 | None]:
+        heads = np.arange(self.numbers.shape[2])
+        places = self.places[offsets][:, None, :]
+        numbers = self.numbers[blocks[:, None, None], layer, heads[:, None], places]
+        if self.scales is None:
+            return numbers, None
+        return numbers, self.scales[blocks[:, None], layer, heads, offsets[:, None]]
+
+    def move(self, source: tuple[int, int], target: tuple[int, int]) -> None:
+        """Copy all layers of one (block, position) to another."""
+        (origin, where), (to, at) = source, target
+        self.numbers[to][..., self.places[at]] = self.numbers[origin][..., self.places[where]]
+        if self.scales is not None:
+            self.scales[to, ..., at] = self.scales[origin, ..., where]
+
+
+def _side(array: Numbers, kind: KVFormat, places: I64) -> _Side:
+    flat = array.view(kind.number).reshape(*array.shape[:3], -1)
+    scales = flat[..., places.size :].view(np.float32) if kind.scale_rows else None
+    return _Side(flat, scales, places)
+
+
 class KVArena:
     """Two arrays over all blocks. Starts zeroed; a reused block holds stale but finite numbers.
 
-    keys [B, L, K, D, 32], values [B, L, K, 32, D], or pairs: see KVLayout. Pages are touched only when
+    keys [B, L, K, D, 32], values [B, L, K, 32, D], or runs: see KVLayout. Pages are touched only when
     first written, so an arena larger than what is used costs address space, not memory. The native executor
     makes those of the next blocks ahead, in its pauses: as many as were used, at most 128 MiB.
     """
@@ -118,17 +143,17 @@ class KVArena:
         shape = layout.shape
         self.layout = layout
         self.num_blocks = num_blocks
-        head = (num_blocks, shape.layers, shape.kv_heads)
+        head, kind = (num_blocks, shape.layers, shape.kv_heads), layout.format
         try:
-            self.keys = _pages((*head, shape.head_dim // layout.run, BLOCK_SIZE), layout.stored)
-            self.values = _pages((*head, BLOCK_SIZE // layout.run, shape.head_dim), layout.stored)
+            self.keys = _pages((*head, *kind.key_shape(shape.head_dim)), kind.array)
+            self.values = _pages((*head, *kind.value_shape(shape.head_dim)), kind.array)
         except (OSError, OverflowError) as error:
             total = num_blocks * layout.block_bytes
             raise MemoryBudgetError(f"cannot allocate {total} bytes for KV", field="kv_memory") from error
-
-    @property
-    def rounds_to_bf16(self) -> bool:
-        return self.layout.dtype == "bfloat16"
+        self._sides = (
+            _side(self.keys, kind, kind.key_places(shape.head_dim)),
+            _side(self.values, kind, kind.value_places(shape.head_dim)),
+        )
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy all layers of one block: what copy-on-write does."""
@@ -153,49 +178,33 @@ class KVArena:
 
     def move_slots(self, table: I32, sources: Sequence[int], first: int) -> None:
         """Move a draft tree's accepted rows, slots `sources` (ascending), to first, first + 1, ..."""
-        keys, values = self._single_keys(), self._single_values()
         for target, source in enumerate(sources, start=first):
             if target != source:
                 (to, at), (origin, where) = divmod(target, BLOCK_SIZE), divmod(source, BLOCK_SIZE)
-                keys[table[to], ..., at, :] = keys[table[origin], ..., where, :]
-                at, part = divmod(at, self.layout.run)
-                where, half = divmod(where, self.layout.run)
-                values[table[to], ..., at, :, part] = values[table[origin], ..., where, :, half]
+                for side in self._sides:
+                    side.move((int(table[origin]), where), (int(table[to]), at))
 
     def write(self, layer: int, batch: Batch, rows: I32, keys: F32, values: F32) -> None:
         """Store keys, values [rows, K, D] of the given batch rows in their sequences' slots."""
         span = np.searchsorted(batch.span_start, rows, side="right") - 1
-        slots, run = batch.slots[rows], self.layout.run
-        block, offset = batch.tables[span, slots // BLOCK_SIZE], slots % BLOCK_SIZE
-        parts = self._stored(keys).reshape(*keys.shape[:2], -1, run)
-        self._single_keys()[block, layer, :, :, offset, :] = parts
-        self._single_values()[block, layer, :, offset // run, :, offset % run] = self._stored(values)
+        slots, kind = batch.slots[rows], self.layout.format
+        blocks, offsets = batch.tables[span, slots // BLOCK_SIZE], slots % BLOCK_SIZE
+        for side, encoded in zip(
+            self._sides, (kind.encode_keys(keys), kind.encode_values(values)), strict=True
+        ):
+            side.put(layer, blocks, offsets, *encoded)
 
     def read(self, layer: int, batch: Batch, span: int, slots: I32) -> tuple[F32, F32]:
         """Keys and values float32 [slots, K, D] of a span's sequence."""
-        run = self.layout.run
-        block, offset = batch.tables[span, slots // BLOCK_SIZE], slots % BLOCK_SIZE
-        keys = self._single_keys()[block, layer, :, :, offset, :]  # [N, K, D / run, run]
-        values = self._single_values()[block, layer, :, offset // run, :, offset % run]
-        return self._widened(keys.reshape(*keys.shape[:2], -1)), self._widened(values)
+        blocks, offsets = batch.tables[span, slots // BLOCK_SIZE], slots % BLOCK_SIZE
+        keys, values = (side.get(layer, blocks, offsets) for side in self._sides)
+        return self.layout.format.decode_keys(*keys), self.layout.format.decode_values(*values)
 
-    def _single_keys(self) -> NDArray[np.generic]:
-        """Keys as single numbers: [B, L, K, D / run, 32, run]."""
-        return self.keys.view(self._single).reshape(*self.keys.shape, self.layout.run)
+    def round_queries(self, queries: F32) -> F32:
+        """Queries [.., D] as keys of this format are multiplied by them."""
+        return self.layout.format.round_queries(queries)
 
-    def _single_values(self) -> NDArray[np.generic]:
-        """Values as single numbers: [B, L, K, 32 / run, D, run]."""
-        return self.values.view(self._single).reshape(*self.values.shape, self.layout.run)
-
-    @property
-    def _single(self) -> np.dtype[np.generic]:
-        return np.dtype(np.uint16) if self.layout.run == 2 else self.layout.stored
-
-    def _stored(self, x: F32) -> NDArray[np.generic]:
-        # Finite always: what a block's next owner does not overwrite is masked by a weight of zero.
-        largest = np.float32(_LARGEST[self.layout.dtype])
-        finite = np.clip(np.nan_to_num(x), -largest, largest)
-        return narrow_bf16(finite) if self.layout.run == 2 else finite.astype(self.layout.stored)
-
-    def _widened(self, x: NDArray[np.generic]) -> F32:
-        return widen_bf16(x.astype(np.uint16)) if self.layout.run == 2 else x.astype(np.float32)
+    def round_weights(self, weights: F32, values: F32, first: int) -> F32:
+        """Weights [K, H/K, N] as the values [N, K, D] of logical positions from `first` on are multiplied by
+        them."""
+        return self.layout.format.round_weights(weights, values, first)

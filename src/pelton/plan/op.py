@@ -46,15 +46,18 @@ class Value:
 class KVView(Protocol):
     """Where attention keeps keys and values, as the NumPy definition sees it."""
 
-    @property
-    def rounds_to_bf16(self) -> bool:
-        """Whether queries and the weights of values are rounded as keys and values are."""
-
     def write(self, layer: int, batch: Batch, rows: I32, keys: F32, values: F32) -> None:
         """Store keys, values [rows, K, D] of the given batch rows in their sequences' slots."""
 
     def read(self, layer: int, batch: Batch, span: int, slots: I32) -> tuple[F32, F32]:
         """Keys and values float32 [slots, K, D] of a span's sequence."""
+
+    def round_queries(self, queries: F32) -> F32:
+        """Queries [.., D] as keys are multiplied by them."""
+
+    def round_weights(self, weights: F32, values: F32, first: int) -> F32:
+        """Weights [K, H/K, N] as the values [N, K, D] of logical positions from `first` on are multiplied by
+        them."""
 
 
 class Run(Protocol):

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...quant.floats import narrow_bf16, widen_bf16
 from ...types import ALL_ROWS, BLOCK_SIZE, I32
 from ..op import F32, Cost, Load, Op, Run, Shape, WeightShapes, elementwise_cost, need
 
@@ -55,34 +54,15 @@ class Rope(Op):
         return elementwise_cost(load, outputs, passes=2, adds=2)
 
 
-CHUNK_POSITIONS = 256
-"""Weights are rounded over the largest of so many logical positions."""
-
-
-def _rounded(x: F32) -> F32:
-    return widen_bf16(narrow_bf16(x))
-
-
-def _by_chunks(weights: F32, first: int) -> F32:
-    """Weights [K, H/K, N] of logical positions first, first + 1, ..., as bfloat16 times the largest of their
-    chunk."""
-    starts = np.arange(-(first % CHUNK_POSITIONS), weights.shape[-1], CHUNK_POSITIONS).clip(0)
-    largest = np.maximum.reduceat(weights, starts, axis=-1)
-    counts = np.diff([*starts, weights.shape[-1]])
-    scale = np.repeat(np.maximum(largest, np.finfo(np.float32).tiny), counts, axis=-1)
-    return np.asarray(_rounded(weights / scale) * scale, dtype=np.float32)
-
-
 @dataclass(frozen=True)
 class Attend(Op):
     """Store k and v of all rows in the KV of `kv_layer`, then let each row of q attend to what it may see.
 
     Inputs q [rows of a row set, H*D], k [T, K*D], v [T, K*D]; output as q. A row sees its context and its
     ancestors in the span, in logical order, the last `window` positions only if window > 0. `cap`
-    bounds scores by cap * tanh(score / cap). Where keys and values are bfloat16 queries are rounded to it
-    too, and so are the weights of values, each over the largest of its 256 positions. `mass` names a tap that
-    receives, per span, the probability mass each KV slot got, summed over all rows and heads:
-    [S, most slots].
+    bounds scores by cap * tanh(score / cap). Queries and the weights of values are rounded as the format of
+    keys and values wants them (kv/formats.py). `mass` names a tap that receives, per span, the probability
+    mass each KV slot got, summed over all rows and heads: [S, most slots].
     """
 
     kind: ClassVar[str] = "attend"
@@ -110,18 +90,16 @@ class Attend(Op):
         keys, values = (x.reshape(len(stored), self.num_kv_heads, dim) for x in inputs[1:])
         run.kv.write(self.kv_layer, run.batch, stored, keys, values)
         group = self.num_heads // self.num_kv_heads
-        coarse = run.kv.rounds_to_bf16
-        queries = inputs[0].reshape(count, self.num_kv_heads, group, dim)  # [T, K, H/K, D]
-        queries = _rounded(queries) if coarse else queries
+        queries = run.kv.round_queries(inputs[0].reshape(count, self.num_kv_heads, group, dim))
         result = np.zeros_like(queries)
         mass = self._empty_mass(run)
         for index, row in enumerate(rows):
             slots = run.batch.visible_slots(int(row))[-self.window :]  # -0 takes all of them
             span = run.batch.span_of(int(row))
             k, v = run.kv.read(self.kv_layer, run.batch, span, slots)  # [N, K, D]
-            weights = self._weights(queries[index], k)  # [K, H/K, N]
+            weights = self._weights(queries[index], k)  # [K, H/K, N] from [K, H/K, D]
             first = int(run.batch.positions[row]) + 1 - len(slots)
-            result[index] = np.einsum("kgn,nkd->kgd", _by_chunks(weights, first) if coarse else weights, v)
+            result[index] = np.einsum("kgn,nkd->kgd", run.kv.round_weights(weights, v, first), v)
             if mass is not None:
                 mass[span, slots] += weights.sum(axis=(0, 1))
         if mass is not None and self.mass is not None:
