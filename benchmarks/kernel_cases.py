@@ -185,8 +185,7 @@ def bfloat16_attention(model: str) -> Measured:
 
 
 def int8_attention(model: str) -> Measured:
-    """One greedy sequence after 2,000 positions, which read as many bytes of keys and values as of weights'
-    half."""
+    """One greedy sequence after 2,000 positions, whose keys and values in bfloat16 are half the weights."""
     seconds: dict[str, list[float]] = {"bfloat16": [], "int8": []}
     with (
         LLM(model, context_length=2304, kv_dtype="bfloat16") as fine,

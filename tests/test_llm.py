@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,47 @@ def test_keys_and_values_are_no_coarser_than_activations(weights: str, asked: st
         assert len(output.outputs[0].token_ids) == 3
     with LLM(reference, kv_memory=8 << 20, threads=1, isa="generic", kv_dtype=asked) as llm:
         assert llm.engine.kv.layout.dtype == (asked if asked != "auto" else "float16")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_keys_with_a_bias_are_not_kept_in_int8(bias: bool, tmp_path: Path) -> None:
+    sizes = {
+        "hidden_size": 128,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "vocab_size": 256,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+    }
+    config = {**sizes, "model_type": "llama", "num_attention_heads": 2, "attention_bias": bias}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with LLM(f"synthetic:{tmp_path}?format=Q4_0", kv_memory=8 << 20, threads=1, context_length=64) as llm:
+        chosen = llm.engine.kv.layout.dtype
+    assert (chosen == "int8") == (
+        not bias and available_levels()[-1] in ("avx_vnni", "avx512", "avx512_bf16")
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "qwen2", "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 64}
+        | {"num_hidden_layers": 1, "vocab_size": 256, "max_position_embeddings": 64, "rms_norm_eps": 1e-5},
+        {
+            "model_type": "gpt2",
+            "n_embd": 128,
+            "n_head": 2,
+            "n_layer": 1,
+            "vocab_size": 256,
+            "n_positions": 64,
+        },
+    ],
+    ids=["qwen2", "gpt2"],
+)
+def test_families_whose_keys_have_a_bias(config: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with LLM(f"synthetic:{tmp_path}?format=Q4_0", kv_memory=8 << 20, threads=1, context_length=64) as llm:
+        assert llm.engine.kv.layout.dtype in ("bfloat16", "float16")
 
 
 def test_an_unknown_format_of_keys_and_values_is_told_all_that_there_are() -> None:

@@ -85,7 +85,8 @@ PELTON_INLINE f32x16 exp(f32x16 x) {
 }
 
 // 2^x for x <= 0 with a relative error of at most 3e-6 (measured 2.9e-6, tests/native/test_cpu.py), for what
-// is rounded to bfloat16 afterwards: two thirds of the instructions of exp. 2^-inf = 0; NaN stays NaN.
+// is rounded to bfloat16 or 16 bits afterwards: two thirds of the instructions of exp. 2^-inf = 0; NaN stays
+// NaN.
 PELTON_INLINE f32x16 coarse_exp2(f32x16 x) {
     const f32x16 clamped = max(set1(-200.0f), x);  // 2^-200 is 0
     const f32x16 n = round_even(clamped), r = clamped - n;

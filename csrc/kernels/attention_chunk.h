@@ -32,7 +32,7 @@ BlockRange seen_blocks(const AttentionTile& tile, int64_t chunk) {
     return {(begin - first) / kKvBlock, (end - first + kKvBlock - 1) / kKvBlock, begin - first, end - first};
 }
 
-// Positions of a block that some query sees; nothing is known of what the others hold.
+// Positions of a block that some query sees; of what the others hold only that it is finite.
 struct BlockPart {
     int64_t first, last;
 };
@@ -45,10 +45,10 @@ PELTON_INLINE BlockPart seen_part(BlockRange blocks, int64_t block) {
     return {(first > 0 ? first : 0) / kRun, ((last < kKvBlock ? last : kKvBlock) + kRun - 1) / kRun};
 }
 
-// A block is a page or two of its own, where the hardware's prefetching ends, so those that come next are
-// asked for ahead, kTogether of them: a chunk's keys, its values, the keys of what comes after. Measured: the
-// attention of a decode step at 1,900 positions takes 0.57 times as long as without. The many queries of a
-// prompt are slower than memory: theirs takes 0.96 times as long without.
+// A block of one head is about a page, beyond which the hardware's prefetching ends, so those that come
+// next are asked for ahead, kTogether of them: a chunk's keys, its values, the keys of what comes after.
+// Measured: the attention of a decode step at 1,900 positions takes 0.57 times as long as without. The many
+// queries of a prompt are slower than memory: theirs takes 0.96 times as long without.
 template <int kQueries>
 constexpr bool kAsksAhead = kQueries <= 3;
 
@@ -262,15 +262,7 @@ float coarse_exponentials(BlockRange blocks, float largest, float* scores) {
     return reduce_add(sums[0] + sums[1]);
 }
 
-template <class Kv>
-void weigh(const AttentionTile& tile, int64_t chunk, BlockRange blocks, const float* scores, int64_t size,
-           float* states) {
-    for_query_groups(tile.num_queries, [&]<int kQueries>(int64_t q) {
-        weigh_values<Kv, kQueries>(tile, q, chunk, blocks, scores, size, states);
-    });
-}
-
-// The same with p times the scales of the values in its place, and what makes the largest of them
+// coarse_exponentials with p times the scales of the values in its place, and what makes the largest of them
 // kMostWeight.
 float scaled_exponentials(const AttentionTile& tile, int64_t chunk, BlockRange blocks, float largest,
                           float* scores, ByteScale& by) {
@@ -291,13 +283,21 @@ float scaled_exponentials(const AttentionTile& tile, int64_t chunk, BlockRange b
     return reduce_add(sums[0] + sums[1]);
 }
 
+template <class Kv>
+void weigh(const AttentionTile& tile, int64_t chunk, BlockRange blocks, const float* scores, int64_t size,
+           float* states) {
+    for_query_groups(tile.num_queries, [&]<int kQueries>(int64_t q) {
+        weigh_values<Kv, kQueries>(tile, q, chunk, blocks, scores, size, states);
+    });
+}
+
 // Makes weights of a query the bytes that ByteKv takes.
 PELTON_INLINE void make_byte_weights(BlockRange blocks, ByteScale by, float* scores) {
     for (int64_t i = blocks.begin * kKvBlock; i < blocks.end * kKvBlock; i += kKvBlock) {
         const i32x16 first = to_i32(load(scores + i) * set1(by.inverse)),
                      second = to_i32(load(scores + i + 16) * set1(by.inverse));
-        store_two_bytes(reinterpret_cast<uint8_t*>(scores) + 2 * i, first,
-                        second);  // behind what is to be read
+        // behind what is still to be read
+        store_two_bytes(reinterpret_cast<uint8_t*>(scores) + 2 * i, first, second);
     }
     scores[kChunkPositions / 2] = by.scale;
 }

@@ -97,7 +97,7 @@ struct ByteKv {
     };
     static constexpr int kRun = 4;
     static constexpr bool kAnySize = false;
-    // Blocks have half the bytes of others: as many are asked for ahead.
+    // Blocks have half the bytes of others: as many bytes are asked for ahead.
     template <int kQueries>
     static constexpr int kTogether = kTileQueries >= 6 && kQueries == 3 ? 4 : kFewTogether<kQueries>;
     template <int kQueries>  // of two sums each

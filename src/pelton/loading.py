@@ -172,8 +172,9 @@ _FAST_BYTES = ("avx_vnni", "avx512", "avx512_bf16")
 
 def chosen_kv_dtype(model: LoadedModel, settings: EngineSettings) -> str:
     """What "auto" stands for: keys and values are no coarser than the activations, which meet weights as
-    int8, as bfloat16, or, where most weights are float16 or float32, unrounded. Raises ConfigError for a name
-    there is not."""
+    int8, as bfloat16, or, where most weights are float16 or float32, unrounded. Where the processor does not
+    multiply that, or it does not suit the keys, they are the next finer. Raises ConfigError for a name there
+    is not."""
     if settings.kv_dtype in KV_FORMATS:
         return settings.kv_dtype
     if settings.kv_dtype != "auto":
@@ -188,7 +189,8 @@ def chosen_kv_dtype(model: LoadedModel, settings: EngineSettings) -> str:
 
     level, dim = level_of(settings.isa), model.plan.kv.head_dim
     plain = sum(size for name, size in sizes if name in ("F16", "F32", "BF16"))
-    # A bias can make one element of every key a hundred times the others.
+    # A bias can make one element of every key a hundred times the others. Turning spreads it over all, but
+    # what it takes up of the range is then missing everywhere.
     even = not any(name.endswith("attn_k.bias") for name in model.plan.weights)
     if level in _FAST_BYTES and 2 * plain <= total and even and KV_FORMATS["int8"].fits(dim):
         return "int8"

@@ -35,7 +35,7 @@ class EngineSettings:
     the free memory or what `max_num_seqs` full contexts need, whichever is less, of which the prefix cache
     then fills no more than comes to be asked for again (docs/kv.md). kv_dtype: float32, float16,
     bfloat16, int8, or auto: what activations are rounded to where they meet the model's weights, if the
-    processor multiplies that, else float16.
+    processor multiplies that and keys are suited to it (docs/design.md), else the next finer.
     max_num_batched_tokens: rows of one step, the budget that prompts and running sequences share.
     scheduler: the order in which requests run (docs/scheduling.md). tenant_weights: shares of tenants under
     the scheduler "fair", 1 where nothing is said. swap_memory: bytes for keys and values of preempted

@@ -78,9 +78,12 @@ def test_twice_the_bandwidth_halves_a_decode_step() -> None:
     assert slow.seconds == pytest.approx(2 * fast.seconds)
 
 
-def test_block_formats_use_integers_and_attention_floats() -> None:
-    kinds = {cost.step.op.kind: cost.arithmetic for cost in costs(1, 0)}
-    assert (kinds["linear"], kinds["attend"]) == ("int8", "f32")
+@pytest.mark.parametrize(("kv_bytes", "attends"), [(4.0, "f32"), (2.0, "bf16"), (1.06, "int8")])
+def test_block_formats_use_integers_and_attention_what_keys_are_kept_in(
+    kv_bytes: float, attends: str
+) -> None:
+    kinds = {cost.step.op.kind: cost.arithmetic for cost in costs(1, 0, kv_bytes=kv_bytes)}
+    assert (kinds["linear"], kinds["attend"]) == ("int8", attends)
 
 
 def test_fused_steps_cost_what_their_parts_cost() -> None:

@@ -76,7 +76,8 @@ def test_rounded_keys_and_values_agree_with_the_reference(
 
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize(("window", "cap"), [(0, 0.0), (300, 2.0)])
-def test_threads_and_splits_change_no_bit(isa: str, window: int, cap: float) -> None:
+@pytest.mark.parametrize("dtype", KV_FORMATS)
+def test_threads_and_splits_change_no_bit(dtype: str, isa: str, window: int, cap: float) -> None:
     """600 positions are three chunks of attention; single rows split them over threads, prompts do not."""
     weights = tiny_weights(weight_format="Q4_1", layers=1)
     plan = tiny_plan(weights, layers=1, window=window, cap=cap)
@@ -84,14 +85,14 @@ def test_threads_and_splits_change_no_bit(isa: str, window: int, cap: float) -> 
     whole: F32 | None = None
     for threads in (1, 2, 3, 5):
         executor = NativeExecutor(plan, weights, threads, isa)
-        arena = tiny_arena(plan)
+        arena = tiny_arena(plan, dtype=dtype)
         executor.begin(make_batch([span(tokens[:590])]), arena).advance()
         rows = []
         for position in range(590, 600):
             forward = executor.begin(make_batch([span(tokens[position : position + 1], position)]), arena)
             forward.advance()
             rows.append(forward.logits().copy())
-        in_one = logits(executor, plan, make_batch([span(tokens)]))
+        in_one = logits(executor, plan, make_batch([span(tokens)]), dtype=dtype)
         executor.close()
         whole = in_one if whole is None else whole
         np.testing.assert_array_equal(in_one, whole)

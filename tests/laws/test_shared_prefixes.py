@@ -55,11 +55,11 @@ def check_steps(bench: Bench, walks: Sequence[Walk], counts: Sequence[int], step
 
 
 @pytest.mark.parametrize("isa", LEVELS)
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_forks_at_two_depths(isa: str, threads: int) -> None:
+@pytest.mark.parametrize(("threads", "dtype"), [(1, "int8"), (2, "int8"), (2, "bfloat16"), (3, "float16")])
+def test_forks_at_two_depths(isa: str, threads: int, dtype: str) -> None:
     """Nine sequences share two chunks, four of those a third; one shares nothing, one has a short context."""
     weights = tiny_weights(weight_format="Q4_1")
-    bench = Bench(NativeExecutor(tiny_plan(weights), weights, threads, isa))
+    bench = Bench(NativeExecutor(tiny_plan(weights), weights, threads, isa), dtype=dtype)
     base = bench.walk(random_tokens(520, 1, bench.vocab))
     compute(bench, base, 520)
     deep = fork(bench, base, 512, 300, 2)

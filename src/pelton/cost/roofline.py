@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..plan import Load, Plan, Step, load_of
+from ..plan.ops import Attend
 from ..quant import Format
 from ..types import ALL_ROWS, OUTPUT_ROWS
 from .machine import Machine
@@ -70,12 +71,16 @@ def step_costs(plan: Plan, load: Load, formats: Mapping[str, Format]) -> list[St
     unstored = replace(load, kv_bytes=0.0, weight_bytes=lambda name: 0)
     both = zip(plan.steps, plan.step_costs(load), plan.step_costs(unstored), strict=True)
     return [
-        StepCost(step, cost.bytes - rest.bytes, rest.bytes, cost.multiply_adds, _arithmetic(step, formats))
+        StepCost(
+            step, cost.bytes - rest.bytes, rest.bytes, cost.multiply_adds, _arithmetic(step, load, formats)
+        )
         for step, cost, rest in both
     ]
 
 
-def _arithmetic(step: Step, formats: Mapping[str, Format]) -> str:
+def _arithmetic(step: Step, load: Load, formats: Mapping[str, Format]) -> str:
+    if isinstance(step.op, Attend):  # no faster than by the format that its keys' size allows
+        return "int8" if load.kv_bytes < 2 else "bf16" if load.kv_bytes < 4 else "f32"
     if not step.op.weights:
         return "f32"
     used = formats[step.op.weights[0]]

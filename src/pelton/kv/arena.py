@@ -37,11 +37,15 @@ class KVLayout:
             raise ConfigError(f"must be one of {', '.join(KV_FORMATS)}", field="kv_dtype", value=self.dtype)
         if not self.format.fits(self.shape.head_dim):
             raise ConfigError(
-                f"not for heads of {self.shape.head_dim} elements", field="kv_dtype", value=self.dtype
+                f"not for heads of {self.shape.head_dim} elements, only for multiples of"
+                f" {self.format.multiple} up to {self.format.most}",
+                field="kv_dtype",
+                value=self.dtype,
             )
 
     @property
     def format(self) -> KVFormat:
+        """How numbers are kept."""
         return KV_FORMATS[self.dtype]
 
     @property

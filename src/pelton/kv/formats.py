@@ -55,6 +55,7 @@ class KVFormat:
         return (head_dim + self.scale_rows) // self.packed, BLOCK_SIZE
 
     def value_shape(self, head_dim: int) -> tuple[int, int]:
+        """The same of values."""
         if self.scale_rows:
             return self.key_shape(head_dim)
         return BLOCK_SIZE // self.packed, head_dim
@@ -70,6 +71,7 @@ class KVFormat:
         return np.asarray((element // self.run * BLOCK_SIZE + position) * self.run + element % self.run)
 
     def value_places(self, head_dim: int) -> I64:
+        """The same of values."""
         position, element = np.ogrid[:BLOCK_SIZE, :head_dim]
         return np.asarray((position // self.run * head_dim + element) * self.run + position % self.run)
 
@@ -78,12 +80,15 @@ class KVFormat:
         return self.encode_values(keys)
 
     def decode_keys(self, numbers: Numbers, scales: F32 | None) -> F32:
+        """Keys [.., D] as queries are multiplied by them."""
         return self.decode_values(numbers, scales)
 
     def encode_values(self, values: F32) -> tuple[Numbers, F32 | None]:
+        """Values [.., D] as numbers, and their scales [..] where scale_rows."""
         return self._finite(values).astype(self.number), None
 
     def decode_values(self, numbers: Numbers, scales: F32 | None) -> F32:
+        """Values [.., D] as weights are multiplied by them."""
         return numbers.astype(np.float32)
 
     def round_queries(self, queries: F32) -> F32:
