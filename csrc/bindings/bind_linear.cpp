@@ -9,6 +9,7 @@
 
 #include "bindings/bindings.h"
 #include "core/clock.h"
+#include "core/cpu_features.h"
 #include "core/errors.h"
 #include "core/head_screen.h"
 #include "core/isa_level.h"
@@ -120,7 +121,7 @@ Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa,
 // y = x w^T (+ bias) (+ y); quantizes x first when the weight is block-quantized.
 void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
             const std::optional<Array<const float, 1>>& bias, bool add_to_outputs, ThreadPool& pool,
-            const std::string& isa, bool fine) {
+            const std::string& isa, bool fine, bool unpack) {
     const Width rows = width_of(x.shape(0)), inputs = weight.inputs();
     require(width_of(x.shape(1)) == inputs, "x must be [rows, inputs]");
     require(width_of(y.shape(0)) == rows && width_of(y.shape(1)) == weight.outputs() && y.stride(1) == 1 &&
@@ -131,9 +132,16 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
     const bool quantized = weight.layout().kind == WeightKind::kBlock;
     const Width row_blocks = quantized ? inputs / kBlockInputs : 0;
     const auto blocks = std::make_unique<ActivationBlock[]>(static_cast<std::size_t>(rows * row_blocks));
-    const LinearCall call{
-        weight.view(),  blocks.get(), x.data(), inputs, y.data(), y.stride(0), bias ? bias->data() : nullptr,
-        add_to_outputs, fine};
+    const LinearCall call{weight.view(),
+                          blocks.get(),
+                          x.data(),
+                          inputs,
+                          y.data(),
+                          y.stride(0),
+                          bias ? bias->data() : nullptr,
+                          add_to_outputs,
+                          fine,
+                          {0, false, unpack}};
     nb::gil_scoped_release release;
     pool.run([&](int thread_id) {
         const Width threads = pool.num_threads(), total = rows * row_blocks;
@@ -169,7 +177,7 @@ double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights,
                                   x.data(),       weight->inputs(),
                                   y.data(),       weight->outputs(),
                                   nullptr,        false,
-                                  false,          ahead};
+                                  false,          {ahead, detect_intel(), detect_intel()}};
             kernels.linear.linear(call,
                                   linear_share(weight->num_panels(), rows, thread_id, pool.num_threads()));
             pool.barrier();
@@ -245,7 +253,7 @@ void bind_linear(nb::module_& m) {
     m.attr("ACTIVATION_BLOCK_BYTES") = sizeof(ActivationBlock);
     m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "", "fine"_a = false);
     m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),
-          "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false);
+          "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false, "unpack"_a = false);
     m.def("stream_seconds", &stream_seconds, "weights"_a, "rows"_a, "ahead"_a, "pool"_a, "isa"_a = "",
           nb::call_guard<nb::gil_scoped_release>());
 }

@@ -34,6 +34,11 @@ unsigned saved_state() {
     return low;
 }
 
+bool is_intel() {
+    const Registers r = cpuid(0);
+    return r.ebx == 0x756e6547u && r.edx == 0x49656e69u && r.ecx == 0x6c65746eu;  // "GenuineIntel"
+}
+
 bool bit(unsigned word, int index) { return (word >> index) & 1u; }
 
 std::vector<std::string> detect_flags() {
@@ -78,6 +83,7 @@ std::string detect_brand() {
 #else
 std::vector<std::string> detect_flags() { return {}; }
 std::string detect_brand() { return {}; }
+bool is_intel() { return false; }
 #endif
 
 std::int64_t cache_bytes([[maybe_unused]] int name) {
@@ -114,6 +120,11 @@ CpuFeatures detect_cpu_features() {
     found.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
     found.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
 #endif
+    return found;
+}
+
+bool detect_intel() noexcept {
+    static const bool found = is_intel();
     return found;
 }
 

@@ -21,4 +21,7 @@ CpuFeatures detect_cpu_features();
 
 int num_usable_processors();
 
+// Found once: under a hypervisor each question to the processor traps.
+bool detect_intel() noexcept;
+
 }  // namespace pelton

@@ -227,6 +227,10 @@ PELTON_INLINE int32_t reduce_max(i32x16 x) {
 
 // Integer dot products: byte 4 * lane + b of `codes` (unsigned) times q[b] (signed), b = 0..3.
 PELTON_INLINE u8x64 load_u8x64(const uint8_t* p) { return {load256(p), load256(p + 32)}; }
+PELTON_INLINE void store_u8x64(uint8_t* p, u8x64 x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), x.b);
+}
 PELTON_INLINE u8x64 as_bytes(i32x16 x) { return {x.a, x.b}; }
 PELTON_INLINE i32x16 as_i32(u8x64 x) { return {x.a, x.b}; }
 PELTON_INLINE u8x64 low_nibbles(u8x64 x) {

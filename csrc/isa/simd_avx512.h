@@ -163,6 +163,7 @@ PELTON_INLINE int32_t reduce_max(i32x16 a) {
 
 // Integer dot products: byte 4 * lane + b of `codes` (unsigned) times q[b] (signed), b = 0..3.
 PELTON_INLINE u8x64 load_u8x64(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+PELTON_INLINE void store_u8x64(uint8_t* p, u8x64 a) { _mm512_storeu_si512(p, a.v); }
 PELTON_INLINE u8x64 as_bytes(i32x16 a) { return {a.v}; }
 PELTON_INLINE i32x16 as_i32(u8x64 a) { return {a.v}; }
 PELTON_INLINE u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }

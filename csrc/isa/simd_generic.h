@@ -158,6 +158,7 @@ PELTON_INLINE u8x64 load_u8x64(const uint8_t* p) {
     memcpy(r.v, p, sizeof r.v);
     return r;
 }
+PELTON_INLINE void store_u8x64(uint8_t* p, u8x64 a) { memcpy(p, a.v, sizeof a.v); }
 PELTON_INLINE u8x64 as_bytes(i32x16 a) {
     u8x64 r;
     memcpy(r.v, a.v, sizeof r.v);

@@ -57,6 +57,13 @@ struct ActivationBlock {
 };
 static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by this size");
 
+// How products read weights, as suits the processor; changes no bit.
+struct WeightReading {
+    int64_t ahead = 0;  // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
+    bool keep = false;  // what one row reads may stay in the caches
+    bool unpack = false;  // the tiles of many rows share codes that are unpacked once
+};
+
 struct LinearCall {
     WeightView weight;
     const ActivationBlock* blocks;  // [rows, inputs / 32] for kBlock weights
@@ -67,8 +74,7 @@ struct LinearCall {
     const float* bias;    // [outputs] or null
     bool add_to_outputs;  // outputs += result instead of outputs = result
     bool fine;            // `blocks` are fine
-    // Bytes of a panel that one tile of rows asks for ahead of their use; 0: the kernel's own choice.
-    int64_t ahead = 0;
+    WeightReading reading;
     bool stream = false;            // outputs go past the caches
     const uint8_t* then = nullptr;  // panels of the same size that are read after the call's, if known
 };

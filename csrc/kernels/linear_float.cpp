@@ -62,7 +62,7 @@ void float_tile(const LinearCall& call, int64_t panel, int64_t row) {
     f32x16 acc[kRows][kPanels];
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) acc[r][p] =
         set1(0.0f);
-    const int64_t ahead = call.ahead != 0 ? call.ahead : 2048;
+    const int64_t ahead = call.reading.ahead != 0 ? call.reading.ahead : 2048;
     int64_t k = 0;
     for (; k + P::kStep <= inputs; k += P::kStep) {
         PELTON_UNROLL for (int p = 0; p < kPanels; ++p) __builtin_prefetch(w + p * panel_bytes + ahead);

@@ -130,7 +130,7 @@ void run_gated(const GatedCall& call, const LinearRange& range) {
     alignas(64) float tiles[2][kGatedRows * kGatedColumns];  // 48 KB each
     const std::int64_t inputs = call.gate->inputs();
     LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs, nullptr,
-                    kGatedColumns,     nullptr,     false,       false,  call.ahead};
+                    kGatedColumns,     nullptr,     false,       false,  call.reading};
     LinearCall up = gate;
     up.weight = call.up->view();
     const bool alike = gate.weight.panel_bytes == up.weight.panel_bytes;

@@ -55,7 +55,7 @@ struct GatedCall {
     float* outputs;  // [rows, gate outputs]
     ActivationBlock* quantized;
     Activation activation;
-    std::int64_t ahead;
+    WeightReading reading;
 };
 void run_gated(const GatedCall& call, const LinearRange& range);
 // A thread's part of `rows` rows, cut at even panels so that blocks of 32 outputs stay whole.

@@ -26,9 +26,14 @@ void widen(const ActivationBlock* blocks, std::int64_t count, float* x) {
 
 bool holds_blocks(const PackedWeight& weight) { return weight.layout().kind == WeightKind::kBlock; }
 
-void prefetch_panel(const WeightView& weight, std::int64_t panel) {
+void prefetch_panel(const WeightView& weight, std::int64_t panel, bool keep) {
     const std::uint8_t* from = weight.data + panel * weight.panel_bytes;
-    for (std::int64_t line = 0; line < weight.panel_bytes; line += 64) __builtin_prefetch(from + line, 0, 0);
+    for (std::int64_t line = 0; line < weight.panel_bytes; line += 64) {
+        if (keep)
+            __builtin_prefetch(from + line);
+        else
+            __builtin_prefetch(from + line, 0, 0);
+    }
 }
 
 }  // namespace
@@ -137,7 +142,8 @@ void ScreenedLinearInstruction::multiply(const Frame& frame, const LinearRange& 
     call.outputs = frame.value(output_, thread);
     call.output_stride = weight_->outputs();
     call.fine = input_.fine;
-    call.ahead = 64;  // the panel was asked for as a whole
+    call.reading = frame.prefetch.of(frame.rows(output_));
+    call.reading.ahead = 64;  // the panel was asked for as a whole
     frame.kernels->linear.linear(call, range);
 }
 
@@ -148,7 +154,7 @@ void ScreenedLinearInstruction::multiply_coarsely(const Frame& frame, RowRange p
     call.outputs = frame.value(output_, thread);
     call.output_stride = weight_->outputs();
     call.fine = true;
-    call.ahead = frame.prefetch.of(frame.rows(output_));
+    call.reading = frame.prefetch.of(frame.rows(output_));
     frame.kernels->linear.linear(call, {panels.begin, panels.end, 0, frame.rows(output_)});
 }
 
@@ -191,7 +197,8 @@ void ScreenedLinearInstruction::run(const Frame& frame, int thread) const {
     for (std::int64_t row = 0; row < rows; ++row) {
         find_candidates(frame, row, panels, thread);
         for (std::size_t i = 0; i < scratch.panels.size(); ++i) {
-            if (i + 1 < scratch.panels.size()) prefetch_panel(weight_->view(), scratch.panels[i + 1]);
+            if (i + 1 < scratch.panels.size())
+                prefetch_panel(weight_->view(), scratch.panels[i + 1], frame.prefetch.intel);
             multiply(frame, {scratch.panels[i], scratch.panels[i] + 1, row, row + 1}, thread);
         }
         scratch.exact += static_cast<std::int64_t>(scratch.panels.size());

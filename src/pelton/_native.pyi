@@ -158,6 +158,7 @@ def linear(
     pool: ThreadPool,
     isa: str = "",
     fine: bool = False,
+    unpack: bool = False,
 ) -> None:
     """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs."""
 

@@ -100,10 +100,15 @@ def pack_unpacked(form: Format, data: U8, outputs: int, inputs: int) -> _native.
 
 
 def product(
-    weight: _native.PackedWeight, x: F32, isa: str, pool: _native.ThreadPool = POOL, fine: bool = False
+    weight: _native.PackedWeight,
+    x: F32,
+    isa: str,
+    pool: _native.ThreadPool = POOL,
+    fine: bool = False,
+    unpack: bool = False,
 ) -> F32:
     y = np.full((len(x), weight.outputs), np.nan, np.float32)
-    _native.linear(weight, x, y, None, False, pool, isa, fine)
+    _native.linear(weight, x, y, None, False, pool, isa, fine, unpack)
     return y
 
 
@@ -225,6 +230,20 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
             for pool in pools:
                 together = product(weight.packed, x[:rows], isa, pool)
                 np.testing.assert_array_equal(together.view(np.uint32), alone[:rows].view(np.uint32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
+def test_codes_unpacked_once_for_many_rows_give_the_same_bits(isa: str, fine: bool) -> None:
+    """On every processor, whichever way it chooses for itself; 1,024 inputs take two slices, 100 rows two chunks."""
+    weights = [block_weight(layout, 83, 256) for layout in LAYOUTS]
+    weights += [format_weight(FORMATS[name], 40, 1024) for name in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS")]
+    for weight in weights:
+        x = random_rows(100, weight.packed.inputs, seed=6)
+        for rows in (13, 14, 18, 25, 100):
+            apart = product(weight.packed, x[:rows], isa, fine=fine)
+            once = product(weight.packed, x[:rows], isa, fine=fine, unpack=True)
+            np.testing.assert_array_equal(once.view(np.uint32), apart.view(np.uint32))
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa not in ("generic", "avx2")])

@@ -53,7 +53,7 @@ void bf16_tile(const LinearCall& call, int64_t panel, int64_t row) {
     __m512 acc[kRows][kPanels];
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) acc[r][p] =
         _mm512_setzero_ps();
-    const int64_t ahead = call.ahead != 0 ? call.ahead : 2048;
+    const int64_t ahead = call.reading.ahead != 0 ? call.reading.ahead : 2048;
     for (int64_t slice = 0; slice < inputs; slice += kSliceInputs) {
         const int64_t left = inputs - slice, count = left < kSliceInputs ? left : kSliceInputs;
         for (int r = 0; r < kRows; ++r) round_row(x + r * call.input_stride + slice, count, rounded[r]);

@@ -1,0 +1,140 @@
+// Many rows by weights whose codes are unpacked once for all of them: a byte for each code and float scales,
+// in the layout of 8-bit panels, a slice of two panels at a time. Elsewhere every tile of six rows unpacks
+// anew, which costs nothing where vector ports are idle anyhow, but a sixth of the time where there are two
+// of them. Same sums in the same order, hence the same bits.
+#pragma once
+
+#include "isa/simd.h"
+#include "kernels/linear.h"
+#include "kernels/linear_finish.h"
+#include "kernels/linear_tile.h"
+
+namespace pelton::PELTON_ISA {
+
+constexpr int64_t kSliceBlocks =
+    24;  // two panels of them: 30 KB, with a tile's rows in the first-level cache
+constexpr int64_t kUnpackingTiles = 3;  // from which on it pays
+
+template <class F>
+using Unpacked =
+    BlockFormat<8, false, kBlockInputs / F::kSets, Scales::kFloat, F::kMinimum, F::kSums != F::kSets>;
+
+// One panel's part of a slice.
+template <class F>
+struct alignas(64) UnpackedPanel {
+    static constexpr int kBlockBytes = Unpacked<F>::kCodeBytes + Unpacked<F>::kAllSetsBytes;
+    uint8_t blocks[kSliceBlocks][kBlockBytes];
+};
+
+template <class F>
+PELTON_INLINE void unpack_block(const BlockPlace& place, const BlockConstants<F>& c, uint8_t* to) {
+    PELTON_UNROLL for (int half = 0; half < 2; ++half) PELTON_UNROLL for (int j = 0; j < 4; ++j)
+        store_u8x64(to + 64 * (4 * half + j), codes_of_step<F>(place.codes, c, half, j));
+    const BlockScales<F> by(place, 0, 0);
+    auto* sets = reinterpret_cast<float*>(to + Unpacked<F>::kCodeBytes);
+    PELTON_UNROLL for (int s = 0; s < F::kSets; ++s) {
+        store(sets + s * kPanelOutputs, by.scales[s]);
+        if constexpr (F::kMinimum) store(sets + (F::kSets + s) * kPanelOutputs, by.minimums[s]);
+    }
+}
+
+// Blocks first..first + count of a panel.
+template <class F>
+void unpack_panel(const uint8_t* panel, int64_t first, int64_t count, const BlockConstants<F>& c,
+                  UnpackedPanel<F>& to) {
+    for (int64_t i = 0; i < count; ++i) {
+        if constexpr (F::kScales == Scales::kSuper) {
+            constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
+            const int64_t part = (first + i) % kSuperBlocks;
+            const uint8_t* head =
+                panel + (first + i) / kSuperBlocks * (kHeadBytes + kSuperBlocks * F::kCodeBytes);
+            const auto* halves = reinterpret_cast<const uint16_t*>(head);
+            const SuperScales super = {load_f16(halves), load_f16(halves + kPanelOutputs)};
+            unpack_block<F>({head + kHeadBytes + part * F::kCodeBytes,
+                             head + kSuperBytes + part * F::kAllSetsBytes, &super},
+                            c, to.blocks[i]);
+        } else {
+            const uint8_t* block = panel + (first + i) * (F::kCodeBytes + F::kAllSetsBytes);
+            unpack_block<F>({block, block + F::kCodeBytes, nullptr}, c, to.blocks[i]);
+        }
+    }
+}
+
+// What a slice is of: blocks first..first + count of the panels from `panel` on.
+struct SlicePlace {
+    int64_t panel, first, count;
+    bool starts, ends;
+};
+
+// `kept` [rows][panels][16]: what the slices before this one added up to.
+template <class F, int kRows, int kPanels>
+void slice_tile(const LinearCall& call, const UnpackedPanel<F> (&slice)[kPanels], const SlicePlace& place,
+                const BlockConstants<Unpacked<F>>& c, int64_t row, float (*kept)[kPanels][kPanelOutputs],
+                NextPanels& next) {
+    const int64_t num_blocks = call.weight.inputs / kBlockInputs;
+    const ActivationBlock* x = call.blocks + row * num_blocks + place.first;
+    TileSums<kRows, kPanels> acc;
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) acc[p][r] =
+        place.starts ? set1(0.0f) : load(kept[r][p]);
+    for (int64_t i = 0; i < place.count; ++i) {
+        next.prefetch<kPanels>(call.weight.panel_bytes);
+        const uint8_t* block = slice[0].blocks[i];
+        block_step<Unpacked<F>, kRows, kPanels>({block, block + Unpacked<F>::kCodeBytes, nullptr},
+                                                sizeof(UnpackedPanel<F>), x + i, num_blocks, c, acc);
+    }
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+        if (place.ends)
+            finish_row(call, place.panel + p, row + r, acc[p][r]);
+        else
+            store(kept[r][p], acc[p][r]);
+    }
+}
+
+template <class F, int kPanels>
+PELTON_INLINE void slice_rows(const LinearCall& call, const UnpackedPanel<F> (&slice)[kPanels],
+                              const SlicePlace& place, const BlockConstants<Unpacked<F>>& c, int64_t row,
+                              int64_t end, float (*kept)[kPanels][kPanelOutputs], NextPanels& next) {
+    for (int64_t rows; row < end; row += rows, kept += rows) {
+        rows = next_tile(end - row);
+        switch (rows) {
+            case 1:
+                slice_tile<F, 1, kPanels>(call, slice, place, c, row, kept, next);
+                break;
+            case 2:
+                slice_tile<F, 2, kPanels>(call, slice, place, c, row, kept, next);
+                break;
+            case 3:
+                slice_tile<F, 3, kPanels>(call, slice, place, c, row, kept, next);
+                break;
+            case 4:
+                slice_tile<F, 4, kPanels>(call, slice, place, c, row, kept, next);
+                break;
+            default:
+                if constexpr (kTileRows > 4) {
+                    if (rows == 5) slice_tile<F, 5, kPanels>(call, slice, place, c, row, kept, next);
+                    if (rows == 6) slice_tile<F, 6, kPanels>(call, slice, place, c, row, kept, next);
+                }
+        }
+    }
+}
+
+// Rows row..end, at most kChunkRows, of kPanels panels.
+template <class F, int kPanels>
+void unpacked_panel(const LinearCall& call, int64_t panel, const uint8_t* then, int64_t row, int64_t end) {
+    UnpackedPanel<F> slice[kPanels];
+    float kept[kChunkRows][kPanels][kPanelOutputs];
+    const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
+    const int64_t steps = (end - row + kTileRows - 1) / kTileRows * num_blocks;
+    NextPanels next{then, (panel_bytes + steps - 1) / steps};
+    const BlockConstants<F> packed = block_constants<F>(call.weight.layout);
+    const BlockConstants<Unpacked<F>> constants = block_constants<Unpacked<F>>(call.weight.layout);
+    for (int64_t first = 0; first < num_blocks; first += kSliceBlocks) {
+        const int64_t left = num_blocks - first, count = left < kSliceBlocks ? left : kSliceBlocks;
+        for (int p = 0; p < kPanels; ++p)
+            unpack_panel<F>(call.weight.data + (panel + p) * panel_bytes, first, count, packed, slice[p]);
+        slice_rows<F, kPanels>(call, slice, {panel, first, count, first == 0, count == left}, constants, row,
+                               end, kept, next);
+    }
+}
+
+}  // namespace pelton::PELTON_ISA
