@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from platform import machine
 
 MAKERS = Path(__file__).parent / "makers"
 DONE = "pelton-peer-installed"
@@ -34,10 +35,19 @@ class Recipe:
 
 
 TORCH = "torch==2.13.0"
+# llama.cpp 0.3.36 ends with a segmentation fault in its AMX kernels (Sapphire Rapids, every quantized file).
+_NO_AMX = (
+    "-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8"
+    if machine() in ("x86_64", "AMD64")
+    else ""
+)
 RECIPES = {
     "llama_cpp": Recipe(
         (("--no-binary", "llama-cpp-python", "llama-cpp-python>=0.3.36"),),
-        {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release"},
+        {
+            "CMAKE_ARGS": f"-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release {_NO_AMX}",
+            "PIP_NO_CACHE_DIR": "1",  # a wheel that was built with other arguments
+        },
     ),
     "openvino": Recipe(
         (("openvino-genai==2026.4.*", "openvino-tokenizers==2026.4.*", "openvino==2026.4.*", "numpy"),
