@@ -59,8 +59,8 @@ static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by th
 
 // How products read weights, as suits the processor; changes no bit.
 struct WeightReading {
-    int64_t ahead = 0;  // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
-    bool keep = false;  // what one row reads may stay in the caches
+    int64_t ahead = 0;    // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
+    bool keep = false;    // what one row reads may stay in the caches
     bool unpack = false;  // the tiles of many rows share codes that are unpacked once
 };
 
