@@ -11,8 +11,8 @@
 
 namespace pelton::PELTON_ISA {
 
-constexpr int64_t kSliceBlocks =
-    24;  // two panels of them: 30 KB, with a tile's rows in the first-level cache
+// Of two panels 30 KB: with a tile's rows they stay in the first-level cache.
+constexpr int64_t kSliceBlocks = 24;
 constexpr int64_t kUnpackingTiles = 3;  // from which on it pays
 
 template <class F>

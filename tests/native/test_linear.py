@@ -235,7 +235,7 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
 def test_codes_unpacked_once_for_many_rows_give_the_same_bits(isa: str, fine: bool) -> None:
-    """On every processor, whichever way it chooses for itself; 1,024 inputs take two slices, 100 rows two chunks."""
+    """Whatever this processor would choose; 1,024 inputs take two slices, 100 rows two chunks."""
     weights = [block_weight(layout, 83, 256) for layout in LAYOUTS]
     weights += [format_weight(FORMATS[name], 40, 1024) for name in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS")]
     for weight in weights:
