@@ -121,7 +121,7 @@ Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa,
 // y = x w^T (+ bias) (+ y); quantizes x first when the weight is block-quantized.
 void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
             const std::optional<Array<const float, 1>>& bias, bool add_to_outputs, ThreadPool& pool,
-            const std::string& isa, bool fine, bool unpack) {
+            const std::string& isa, bool fine, bool as_intel) {
     const Width rows = width_of(x.shape(0)), inputs = weight.inputs();
     require(width_of(x.shape(1)) == inputs, "x must be [rows, inputs]");
     require(width_of(y.shape(0)) == rows && width_of(y.shape(1)) == weight.outputs() && y.stride(1) == 1 &&
@@ -141,7 +141,7 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
                           bias ? bias->data() : nullptr,
                           add_to_outputs,
                           fine,
-                          {0, false, unpack}};
+                          {0, as_intel, as_intel}};
     nb::gil_scoped_release release;
     pool.run([&](int thread_id) {
         const Width threads = pool.num_threads(), total = rows * row_blocks;
@@ -253,7 +253,7 @@ void bind_linear(nb::module_& m) {
     m.attr("ACTIVATION_BLOCK_BYTES") = sizeof(ActivationBlock);
     m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "", "fine"_a = false);
     m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),
-          "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false, "unpack"_a = false);
+          "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false, "as_intel"_a = false);
     m.def("stream_seconds", &stream_seconds, "weights"_a, "rows"_a, "ahead"_a, "pool"_a, "isa"_a = "",
           nb::call_guard<nb::gil_scoped_release>());
 }

@@ -115,6 +115,13 @@ void BlockLoop::run(const LinearCall& call, const LinearRange& range) {
             return call.weight.data + next * call.weight.panel_bytes;
         };
         int64_t panel = range.panel_begin;
+        if constexpr (kTilePanels == 2) {
+            constexpr int kStreams =
+                4;  // Intel: 22.5 GB/s instead of 20 with two, decoding 155 -> 195 tokens/s
+            const bool streams = call.reading.keep && range.row_end - range.row_begin == 1;
+            for (; streams && range.panel_end - panel >= kStreams; panel += kStreams)
+                block_tile<F, 1, kStreams>(call, panel, row, {nullptr, 0});
+        }
         for (; range.panel_end - panel >= kTilePanels; panel += kTilePanels)
             block_panel<F, kTilePanels>(call, panel, after(panel + kTilePanels), row, end);
         for (; panel < range.panel_end; ++panel) block_panel<F, 1>(call, panel, after(panel + 1), row, end);

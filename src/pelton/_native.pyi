@@ -158,9 +158,12 @@ def linear(
     pool: ThreadPool,
     isa: str = "",
     fine: bool = False,
-    unpack: bool = False,
+    as_intel: bool = False,
 ) -> None:
-    """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs."""
+    """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs.
+
+    as_intel: reads the weight as on Intel's processors; the same bits.
+    """
 
 def stream_seconds(
     weights: Sequence[PackedWeight], rows: int, ahead: int, pool: ThreadPool, isa: str = ""

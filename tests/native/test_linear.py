@@ -105,10 +105,10 @@ def product(
     isa: str,
     pool: _native.ThreadPool = POOL,
     fine: bool = False,
-    unpack: bool = False,
+    as_intel: bool = False,
 ) -> F32:
     y = np.full((len(x), weight.outputs), np.nan, np.float32)
-    _native.linear(weight, x, y, None, False, pool, isa, fine, unpack)
+    _native.linear(weight, x, y, None, False, pool, isa, fine, as_intel)
     return y
 
 
@@ -234,15 +234,15 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
-def test_codes_unpacked_once_for_many_rows_give_the_same_bits(isa: str, fine: bool) -> None:
-    """Whatever this processor would choose; 1,024 inputs take two slices, 100 rows two chunks."""
+def test_what_is_done_otherwise_on_intel_gives_the_same_bits(isa: str, fine: bool) -> None:
+    """One row reads four panels at once; many share unpacked codes, of two slices and in two chunks."""
     weights = [block_weight(layout, 83, 256) for layout in LAYOUTS]
     weights += [format_weight(FORMATS[name], 40, 1024) for name in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS")]
     for weight in weights:
         x = random_rows(100, weight.packed.inputs, seed=6)
-        for rows in (13, 14, 18, 25, 100):
+        for rows in (1, 2, 13, 14, 18, 25, 100):
             apart = product(weight.packed, x[:rows], isa, fine=fine)
-            once = product(weight.packed, x[:rows], isa, fine=fine, unpack=True)
+            once = product(weight.packed, x[:rows], isa, fine=fine, as_intel=True)
             np.testing.assert_array_equal(once.view(np.uint32), apart.view(np.uint32))
 
 
