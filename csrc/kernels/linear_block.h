@@ -116,8 +116,8 @@ void BlockLoop::run(const LinearCall& call, const LinearRange& range) {
         };
         int64_t panel = range.panel_begin;
         if constexpr (kTilePanels == 2) {
-            constexpr int kStreams =
-                4;  // Intel: 22.5 GB/s instead of 20 with two, decoding 155 -> 195 tokens/s
+            // On Sapphire Rapids they read 22.5 GB/s instead of 20 with two; decoding 155 -> 195 tokens/s.
+            constexpr int kStreams = 4;
             const bool streams = call.reading.keep && range.row_end - range.row_begin == 1;
             for (; streams && range.panel_end - panel >= kStreams; panel += kStreams)
                 block_tile<F, 1, kStreams>(call, panel, row, {nullptr, 0});
