@@ -19,11 +19,10 @@ template <class F>
 using Unpacked =
     BlockFormat<8, false, kBlockInputs / F::kSets, Scales::kFloat, F::kMinimum, F::kSums != F::kSets>;
 
-// One panel's part of a slice.
-template <class F>
+// One panel's part of a slice, of a format U = Unpacked<F>.
+template <class U>
 struct alignas(64) UnpackedPanel {
-    static constexpr int kBlockBytes = Unpacked<F>::kCodeBytes + Unpacked<F>::kAllSetsBytes;
-    uint8_t blocks[kSliceBlocks][kBlockBytes];
+    uint8_t blocks[kSliceBlocks][U::kCodeBytes + U::kAllSetsBytes];
 };
 
 template <class F>
@@ -41,7 +40,7 @@ PELTON_INLINE void unpack_block(const BlockPlace& place, const BlockConstants<F>
 // Blocks first..first + count of a panel.
 template <class F>
 void unpack_panel(const uint8_t* panel, int64_t first, int64_t count, const BlockConstants<F>& c,
-                  UnpackedPanel<F>& to) {
+                  UnpackedPanel<Unpacked<F>>& to) {
     for (int64_t i = 0; i < count; ++i) {
         if constexpr (F::kScales == Scales::kSuper) {
             constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
@@ -67,9 +66,9 @@ struct SlicePlace {
 };
 
 // `kept` [rows][panels][16]: what the slices before this one added up to.
-template <class F, int kRows, int kPanels>
-void slice_tile(const LinearCall& call, const UnpackedPanel<F> (&slice)[kPanels], const SlicePlace& place,
-                const BlockConstants<Unpacked<F>>& c, int64_t row, float (*kept)[kPanels][kPanelOutputs],
+template <class U, int kRows, int kPanels>
+void slice_tile(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels], const SlicePlace& place,
+                const BlockConstants<U>& c, int64_t row, float (*kept)[kPanels][kPanelOutputs],
                 NextPanels& next) {
     const int64_t num_blocks = call.weight.inputs / kBlockInputs;
     const ActivationBlock* x = call.blocks + row * num_blocks + place.first;
@@ -79,8 +78,8 @@ void slice_tile(const LinearCall& call, const UnpackedPanel<F> (&slice)[kPanels]
     for (int64_t i = 0; i < place.count; ++i) {
         next.prefetch<kPanels>(call.weight.panel_bytes);
         const uint8_t* block = slice[0].blocks[i];
-        block_step<Unpacked<F>, kRows, kPanels>({block, block + Unpacked<F>::kCodeBytes, nullptr},
-                                                sizeof(UnpackedPanel<F>), x + i, num_blocks, c, acc);
+        block_step<U, kRows, kPanels>({block, block + U::kCodeBytes, nullptr}, sizeof(UnpackedPanel<U>),
+                                      x + i, num_blocks, c, acc);
     }
     PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
         if (place.ends)
@@ -90,29 +89,29 @@ void slice_tile(const LinearCall& call, const UnpackedPanel<F> (&slice)[kPanels]
     }
 }
 
-template <class F, int kPanels>
-PELTON_INLINE void slice_rows(const LinearCall& call, const UnpackedPanel<F> (&slice)[kPanels],
-                              const SlicePlace& place, const BlockConstants<Unpacked<F>>& c, int64_t row,
-                              int64_t end, float (*kept)[kPanels][kPanelOutputs], NextPanels& next) {
+template <class U, int kPanels>
+PELTON_INLINE void slice_rows(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels],
+                              const SlicePlace& place, const BlockConstants<U>& c, int64_t row, int64_t end,
+                              float (*kept)[kPanels][kPanelOutputs], NextPanels& next) {
     for (int64_t rows; row < end; row += rows, kept += rows) {
         rows = next_tile(end - row);
         switch (rows) {
             case 1:
-                slice_tile<F, 1, kPanels>(call, slice, place, c, row, kept, next);
+                slice_tile<U, 1, kPanels>(call, slice, place, c, row, kept, next);
                 break;
             case 2:
-                slice_tile<F, 2, kPanels>(call, slice, place, c, row, kept, next);
+                slice_tile<U, 2, kPanels>(call, slice, place, c, row, kept, next);
                 break;
             case 3:
-                slice_tile<F, 3, kPanels>(call, slice, place, c, row, kept, next);
+                slice_tile<U, 3, kPanels>(call, slice, place, c, row, kept, next);
                 break;
             case 4:
-                slice_tile<F, 4, kPanels>(call, slice, place, c, row, kept, next);
+                slice_tile<U, 4, kPanels>(call, slice, place, c, row, kept, next);
                 break;
             default:
                 if constexpr (kTileRows > 4) {
-                    if (rows == 5) slice_tile<F, 5, kPanels>(call, slice, place, c, row, kept, next);
-                    if (rows == 6) slice_tile<F, 6, kPanels>(call, slice, place, c, row, kept, next);
+                    if (rows == 5) slice_tile<U, 5, kPanels>(call, slice, place, c, row, kept, next);
+                    if (rows == 6) slice_tile<U, 6, kPanels>(call, slice, place, c, row, kept, next);
                 }
         }
     }
@@ -121,18 +120,19 @@ PELTON_INLINE void slice_rows(const LinearCall& call, const UnpackedPanel<F> (&s
 // Rows row..end, at most kChunkRows, of kPanels panels.
 template <class F, int kPanels>
 void unpacked_panel(const LinearCall& call, int64_t panel, const uint8_t* then, int64_t row, int64_t end) {
-    UnpackedPanel<F> slice[kPanels];
+    using U = Unpacked<F>;
+    UnpackedPanel<U> slice[kPanels];
     float kept[kChunkRows][kPanels][kPanelOutputs];
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const int64_t steps = (end - row + kTileRows - 1) / kTileRows * num_blocks;
     NextPanels next{then, (panel_bytes + steps - 1) / steps};
     const BlockConstants<F> packed = block_constants<F>(call.weight.layout);
-    const BlockConstants<Unpacked<F>> constants = block_constants<Unpacked<F>>(call.weight.layout);
+    const BlockConstants<U> constants = block_constants<U>(call.weight.layout);
     for (int64_t first = 0; first < num_blocks; first += kSliceBlocks) {
         const int64_t left = num_blocks - first, count = left < kSliceBlocks ? left : kSliceBlocks;
         for (int p = 0; p < kPanels; ++p)
             unpack_panel<F>(call.weight.data + (panel + p) * panel_bytes, first, count, packed, slice[p]);
-        slice_rows<F, kPanels>(call, slice, {panel, first, count, first == 0, count == left}, constants, row,
+        slice_rows<U, kPanels>(call, slice, {panel, first, count, first == 0, count == left}, constants, row,
                                end, kept, next);
     }
 }
