@@ -14,8 +14,8 @@ from pelton import _native
 from pelton.exec.native_screen import Screening, principal_directions
 from pelton.quant import FORMATS
 
+from .linear_cases import ISAS, format_weight
 from .programs import POOL, Building, begin
-from .test_linear import ISAS, format_weight
 
 F32 = NDArray[np.float32]
 WIDTH, OUTPUTS = 256, 1003  # neither panels nor threads divide it

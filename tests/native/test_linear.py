@@ -1,141 +1,30 @@
-"""Products with packed weights against NumPy, and law 2: a row's bits do not depend on its neighbours."""
+"""Products with packed weights against NumPy."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from pelton import _native
 from pelton.errors import KernelUnsupportedError
-from pelton.quant import FORMATS, Format
-from pelton.quant.format import F32, U8
+from pelton.quant import FORMATS
 
-ISAS = _native.isa_levels()
-POOL = _native.ThreadPool(1)
-EPSILON = float(np.finfo(np.float32).eps)
-LAYOUTS = [
-    (bits, group, scale_dtype, has_minimum, has_table)
-    for bits, has_table in ((4, False), (4, True), (8, False))
-    for group in (16, 32)
-    for scale_dtype in ("f16", "f32")
-    for has_minimum in (False, True)
-]
-BLOCK = np.dtype(
-    [("codes", "i1", 32), ("scales", "f4", 2), ("scaled_sum", "f4"), ("half_sums", "i2", 2)], align=False
+from .linear_cases import (
+    BLOCK,
+    ISAS,
+    LAYOUTS,
+    POOL,
+    assert_product,
+    block_weight,
+    float_weight,
+    format_weight,
+    law_weights,
+    multiplied,
+    pack_unpacked,
+    product,
+    quantized,
+    random_rows,
 )
-
-
-@dataclass(frozen=True)
-class Weight:
-    """`values` [N, K] are what the packed weight means; `size` bounds the terms they are summed from."""
-
-    packed: _native.PackedWeight
-    values: F32
-    size: F32
-
-
-def random_rows(rows: int, width: int, seed: int = 0) -> F32:
-    return np.random.default_rng(seed).standard_normal((rows, width), dtype=np.float32)
-
-
-def block_weight(layout: tuple[int, int, str, bool, bool], outputs: int, inputs: int) -> Weight:
-    bits, group, scale_dtype, has_minimum, has_table = layout
-    random = np.random.default_rng(outputs * 1000 + inputs)
-    codes = random.integers(0, 1 << bits, (outputs, inputs), dtype=np.uint8)
-    table = tuple(int(t) for t in random.integers(0, 256, 16)) if has_table else None
-    offset = 0 if has_minimum else 8 if bits == 4 and not has_table else 128
-    scales, minimums = random.standard_normal((2, outputs, inputs // group), dtype=np.float32) * 0.1
-    if scale_dtype == "f16":
-        scales, minimums = (a.astype(np.float16).astype(np.float32) for a in (scales, minimums))
-    packed = _native.PackedWeight(
-        outputs, inputs, _native.WeightLayout.block(bits, group, offset, scale_dtype, has_minimum, table)
-    )
-    packed.pack_codes(0, codes, scales, minimums if has_minimum else None, POOL)
-    meant = codes if table is None else np.array(table, np.uint8)[codes]
-    scaled = np.repeat(scales, group, axis=1) * (meant.astype(np.float32) - np.float32(offset))
-    added = np.repeat(minimums, group, axis=1) if has_minimum else np.zeros_like(scaled)
-    return Weight(packed, scaled + added, np.abs(scaled) + np.abs(added))
-
-
-def float_weight(dtype: str, outputs: int, inputs: int) -> Weight:
-    return format_weight(FORMATS[dtype], outputs, inputs)
-
-
-def format_weight(form: Format, outputs: int, inputs: int) -> Weight:
-    """A weight of a file format, packed from its bytes where the core reads them, else through `unpack`."""
-    random = random_rows(outputs, inputs, seed=outputs + inputs)
-    data = form.encode(random.reshape(-1, form.block)).reshape(outputs, -1)
-    values = form.decode(data.reshape(-1, form.block_bytes)).reshape(outputs, inputs)
-    if form.panel is None:
-        packed = _native.PackedWeight(outputs, inputs, _native.WeightLayout.floats(form.name))
-        packed.pack_floats(0, data, POOL)
-        return Weight(packed, values, np.abs(values))
-    if _native.reads_gguf(form.name):
-        packed = _native.PackedWeight(outputs, inputs, _native.WeightLayout.gguf(form.name))
-        packed.pack_gguf(0, form.name, data, POOL)
-    else:
-        packed = pack_unpacked(form, data, outputs, inputs)
-    return Weight(packed, values, np.abs(values) + np.abs(values).max())
-
-
-def pack_unpacked(form: Format, data: U8, outputs: int, inputs: int) -> _native.PackedWeight:
-    panel, unpack = form.panel, form.unpack
-    assert panel is not None
-    assert unpack is not None
-    layout = _native.WeightLayout.block(
-        panel.bits, panel.group, panel.offset, panel.scale_dtype, panel.has_minimum, panel.table
-    )
-    packed = _native.PackedWeight(outputs, inputs, layout)
-    codes, scales, minimums = unpack(data.reshape(-1, form.block_bytes))
-    packed.pack_codes(
-        0,
-        codes.reshape(outputs, inputs),
-        scales.reshape(outputs, -1),
-        None if minimums is None else minimums.reshape(outputs, -1),
-        POOL,
-    )
-    return packed
-
-
-def product(
-    weight: _native.PackedWeight,
-    x: F32,
-    isa: str,
-    pool: _native.ThreadPool = POOL,
-    fine: bool = False,
-    as_intel: bool = False,
-) -> F32:
-    y = np.full((len(x), weight.outputs), np.nan, np.float32)
-    _native.linear(weight, x, y, None, False, pool, isa, fine, as_intel)
-    return y
-
-
-def quantized(x: F32, isa: str, fine: bool = False) -> F32:
-    """The activations that the integer kernels really multiply, [rows, width]."""
-    blocks = _native.quantize(x, isa, fine).view(BLOCK)
-    values: F32 = blocks["codes"].reshape(*blocks.shape, 2, 16) * blocks["scales"][..., None]
-    return values.reshape(x.shape)
-
-
-def multiplied(x: F32, name: str, isa: str) -> F32:
-    """What products of float activations with weights of format `name` really multiply, [rows, width]."""
-    if FORMATS[name].panel is not None:
-        return quantized(x, isa)
-    if name != "BF16" or isa != "avx512_bf16":
-        return x
-    bits = x.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return np.asarray(rounded.view(np.float32))
-
-
-def assert_product(weight: Weight, x: F32, used: F32, isa: str, fine: bool = False) -> None:
-    """Each output within the rounding error of one float32 sum of `inputs` terms."""
-    exact = used.astype(np.float64) @ weight.values.astype(np.float64).T
-    terms = np.abs(used).astype(np.float64) @ weight.size.astype(np.float64).T
-    error = np.abs(product(weight.packed, x, isa, fine=fine) - exact)
-    assert np.all(error <= EPSILON * (x.shape[1] + 8) * terms)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -207,93 +96,6 @@ def test_packing_in_slices_equals_packing_at_once() -> None:
         parts.pack_gguf(start, "Q4_1", data[start:end], _native.ThreadPool(2))
     rows = np.arange(50, dtype=np.int64)
     np.testing.assert_array_equal(parts.unpack_rows(rows), whole.unpack_rows(rows))
-
-
-# Law 2
-
-
-def law_weights() -> list[Weight]:
-    blocks = [
-        format_weight(FORMATS[name], 83, 256) for name in ("Q4_1", "Q4_0", "Q8_0", "Q6_K", "Q2_K", "IQ4_XS")
-    ]
-    floats = [float_weight(dtype, 83, 131) for dtype in ("F32", "F16", "BF16")]
-    return [*blocks, *floats, float_weight("BF16", 83, 4099)]  # the last runs in groups of four panels
-
-
-@pytest.mark.parametrize("isa", ISAS)
-def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> None:
-    pools = [_native.ThreadPool(threads) for threads in (1, 2, 3, 4)]
-    for weight in law_weights():
-        x = random_rows(32, weight.packed.inputs, seed=3)
-        alone = np.concatenate([product(weight.packed, x[t : t + 1], isa) for t in range(32)])
-        for rows in (2, 3, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 20, 25, 32):
-            for pool in pools:
-                together = product(weight.packed, x[:rows], isa, pool)
-                np.testing.assert_array_equal(together.view(np.uint32), alone[:rows].view(np.uint32))
-
-
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
-def test_what_is_done_otherwise_on_intel_gives_the_same_bits(isa: str, fine: bool) -> None:
-    """One row reads four panels at once; many share unpacked codes, of two slices and in two chunks."""
-    weights = [block_weight(layout, 83, 256) for layout in LAYOUTS]
-    weights += [format_weight(FORMATS[name], 40, 1024) for name in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS")]
-    for weight in weights:
-        x = random_rows(100, weight.packed.inputs, seed=6)
-        for rows in (1, 2, 13, 14, 18, 25, 100):
-            apart = product(weight.packed, x[:rows], isa, fine=fine)
-            once = product(weight.packed, x[:rows], isa, fine=fine, as_intel=True)
-            np.testing.assert_array_equal(once.view(np.uint32), apart.view(np.uint32))
-
-
-@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa not in ("generic", "avx2")])
-def test_levels_that_fuse_multiply_and_add_agree_to_the_bit(isa: str) -> None:
-    """Integer sums are exact and floats are added in one order; bfloat16 dot products have their own."""
-    blocks = [block_weight(layout, 83, 256) for layout in LAYOUTS]
-    for weight in (*blocks, *law_weights()[:-2]):
-        x = random_rows(13, weight.packed.inputs, seed=4)
-        for fine in (False, True):
-            expected = product(weight.packed, x, "avx2", fine=fine)
-            np.testing.assert_array_equal(product(weight.packed, x, isa, fine=fine), expected)
-    for dense in law_weights()[-2:]:
-        x = multiplied(random_rows(13, dense.packed.inputs, seed=4), "BF16", "avx512_bf16")
-        found, expected = product(dense.packed, x, isa), product(dense.packed, x, "avx2")
-        same = np.array_equal(found.view(np.uint32), expected.view(np.uint32))
-        assert same == (isa != "avx512_bf16")  # pairs are added odd input first
-
-
-def input_slice(weight: Weight, start: int, end: int) -> _native.PackedWeight:
-    part = np.ascontiguousarray(weight.values[:, start:end])
-    packed = _native.PackedWeight(len(part), end - start, _native.WeightLayout.floats("F32"))
-    packed.pack_floats(0, part.view(np.uint8), POOL)
-    return packed
-
-
-@pytest.mark.parametrize("isa", ISAS)
-def test_the_law_test_catches_a_sum_split_by_batch_size(isa: str) -> None:
-    """What a kernel does that halves the inputs for large batches: the same sum, other bits."""
-    weight = float_weight("F32", 83, 256)
-    halves = [input_slice(weight, 0, 128), input_slice(weight, 128, 256)]
-    x = random_rows(16, 256, seed=3)
-    alone = product(weight.packed, x, isa)
-    split = product(halves[0], np.ascontiguousarray(x[:, :128]), isa) + product(
-        halves[1], np.ascontiguousarray(x[:, 128:]), isa
-    )
-    np.testing.assert_allclose(split, alone, atol=1e-3)
-    assert np.any(split.view(np.uint32) != alone.view(np.uint32))
-
-
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_broken_row_stays_alone(bad: float, isa: str) -> None:
-    for weight in law_weights():
-        x = random_rows(14, weight.packed.inputs)
-        healthy = product(weight.packed, x, isa)
-        x[5, 17] = bad
-        broken = product(weight.packed, x, isa)
-        assert not np.any(np.isfinite(broken[5]))
-        others = np.arange(14) != 5
-        np.testing.assert_array_equal(broken[others], healthy[others])
 
 
 # Outputs

@@ -8,7 +8,7 @@ import pytest
 from pelton import _native
 from pelton.quant import FORMATS
 
-from .test_linear import ISAS, POOL, format_weight, pack_unpacked, product, random_rows
+from .linear_cases import ISAS, POOL, format_weight, pack_unpacked, product, random_rows
 
 
 @pytest.mark.parametrize("isa", ISAS)
