@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import RequestError
 from .answers.generation import Service, caller_of
 from .anthropic.messages import add_messages
+from .http.body import JsonRoute
 from .http.events import EventStream, while_connected
 from .http.failures import error_response, install_handlers
 from .http.guard import ApiKey, BodyLimit, FullQueue, Requests
@@ -40,6 +41,7 @@ def make_app(service: Service) -> FastAPI:
     """The ASGI application over a service."""
     # No pages that would fetch scripts from elsewhere; the document itself is at /openapi.json.
     app = DescribedApp(title="pelton", version=__version__, docs_url=None, redoc_url=None, responses=_ERRORS)
+    app.router.route_class = JsonRoute
     app.has_keys, app.served = bool(service.settings.keys), service.settings.served_model_name
     install_handlers(app)
     _add_generation(app, service)

@@ -109,6 +109,13 @@ def test_what_is_too_deep_or_no_json_is_a_400(served: Served, path: str, body: b
     assert len(reply.content) < 2000
 
 
+def test_what_is_no_json_is_told_where(served: Served) -> None:
+    reply = served.http.post("/v1/completions", content=b'{"prompt": "hi",}', headers=JSON)
+    assert reply.status_code == 400
+    message = reply.json()["error"]["message"]
+    assert message == "the body is not valid JSON: trailing comma at line 1 column 17"
+
+
 @pytest.mark.parametrize("part", ["[]", "{}", '""', '{"a":1}'])
 def test_a_body_of_too_many_parts_is_not_parsed(served: Served, part: str) -> None:
     """What it costs to read counts, besides its bytes; texts have no parts, whatever is in them."""

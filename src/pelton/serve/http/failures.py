@@ -202,7 +202,7 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> dict[str
     """
     first = errors[0]
     if first["type"] == "json_invalid":
-        return error_body(400, "the body is not valid JSON")
+        return error_body(400, f"the body is not valid JSON: {first['ctx']['error']}")
     if len(first["loc"]) <= skip:
         return error_body(400, "the body must be a JSON object (application/json)")
     same_field = [error for error in errors if error["loc"][skip] == first["loc"][skip]]

@@ -38,7 +38,8 @@ class TextCompletion:
 
     def __init__(self, service: Service, caller: Caller, body: CompletionRequest) -> None:
         service.check_model(body.model)
-        given, room = body.prompts(), service.room(body.truncate_prompt_tokens)
+        room = service.room(body.truncate_prompt_tokens)
+        given = body.prompts(room)
         self._service = service
         self._body = body
         self._answer = Answer(

@@ -58,10 +58,11 @@ class Embed:
         self._service = service
         self._body = body
         room = service.room(body.truncate_prompt_tokens)
+        given = prompts_of(body.input, "input", room)
         self._answer = Answer(
             service,
             f"embd-{body.request_id or caller.request_id}",
-            [tokens_of(service.prompts, prompt, "input", room) for prompt in prompts_of(body.input, "input")],
+            [tokens_of(service.prompts, prompt, "input", room) for prompt in given],
             EMBEDDING,
             "input",
             body.terms(caller.tenant),
