@@ -9,13 +9,13 @@
 
 #include "bindings/bindings.h"
 #include "core/clock.h"
-#include "core/cpu_features.h"
 #include "core/errors.h"
 #include "core/head_screen.h"
 #include "core/isa_level.h"
 #include "core/packed_weight.h"
 #include "core/partition.h"
 #include "core/standard_floats.h"
+#include "runtime/frame.h"
 
 namespace pelton::bindings {
 
@@ -121,7 +121,7 @@ Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa,
 // y = x w^T (+ bias) (+ y); quantizes x first when the weight is block-quantized.
 void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
             const std::optional<Array<const float, 1>>& bias, bool add_to_outputs, ThreadPool& pool,
-            const std::string& isa, bool fine, bool as_intel) {
+            const std::string& isa, bool fine, const WeightReading& reading) {
     const Width rows = width_of(x.shape(0)), inputs = weight.inputs();
     require(width_of(x.shape(1)) == inputs, "x must be [rows, inputs]");
     require(width_of(y.shape(0)) == rows && width_of(y.shape(1)) == weight.outputs() && y.stride(1) == 1 &&
@@ -132,16 +132,9 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
     const bool quantized = weight.layout().kind == WeightKind::kBlock;
     const Width row_blocks = quantized ? inputs / kBlockInputs : 0;
     const auto blocks = std::make_unique<ActivationBlock[]>(static_cast<std::size_t>(rows * row_blocks));
-    const LinearCall call{weight.view(),
-                          blocks.get(),
-                          x.data(),
-                          inputs,
-                          y.data(),
-                          y.stride(0),
-                          bias ? bias->data() : nullptr,
-                          add_to_outputs,
-                          fine,
-                          {0, as_intel, as_intel}};
+    const LinearCall call{
+        weight.view(),  blocks.get(), x.data(), inputs, y.data(), y.stride(0), bias ? bias->data() : nullptr,
+        add_to_outputs, fine,         reading};
     nb::gil_scoped_release release;
     pool.run([&](int thread_id) {
         const Width threads = pool.num_threads(), total = rows * row_blocks;
@@ -156,10 +149,9 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
 
 // Seconds of one pass over weights as a decode step of `rows` rows makes it: products one after another, a
 // barrier between.
-double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights, Width rows, Width ahead,
-                      ThreadPool& pool, const std::string& isa) {
-    require(rows > 0 && rows <= 4096 && ahead >= 0 && ahead <= (Width{1} << 20),
-            "rows or the distance to prefetch is out of range");
+double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights, Width rows,
+                      const WeightReading& reading, ThreadPool& pool, const std::string& isa) {
+    require(rows > 0 && rows <= 4096, "the number of rows is out of range");
     Width inputs = 0, outputs = 0;
     for (const auto& weight : weights) {
         require(weight != nullptr, "a weight is missing");
@@ -173,11 +165,9 @@ double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights,
     const std::int64_t start = nanoseconds();
     pool.run([&](int thread_id) {
         for (const auto& weight : weights) {
-            const LinearCall call{weight->view(), blocks.data(),
-                                  x.data(),       weight->inputs(),
-                                  y.data(),       weight->outputs(),
-                                  nullptr,        false,
-                                  false,          {ahead, detect_intel(), detect_intel()}};
+            const LinearCall call{
+                weight->view(), blocks.data(), x.data(), weight->inputs(), y.data(), weight->outputs(),
+                nullptr,        false,         false,    reading};
             kernels.linear.linear(call,
                                   linear_share(weight->num_panels(), rows, thread_id, pool.num_threads()));
             pool.barrier();
@@ -193,6 +183,19 @@ void bind_weight(nb::module_& m) {
         .def_static("block", &block_layout, "bits"_a, "group"_a, "offset"_a, "scale_dtype"_a, "has_minimum"_a,
                     "table"_a = nb::none())
         .def_static("gguf", &gguf_layout, "format"_a);
+    nb::class_<WeightReading>(m, "WeightReading")
+        .def(
+            "__init__",
+            [](WeightReading* reading, Width ahead, bool keep, bool wide, bool unpack) {
+                require(ahead >= 0 && ahead <= (Width{1} << 20), "a distance to prefetch is out of range");
+                new (reading) WeightReading{ahead, keep, wide, unpack};
+            },
+            "ahead"_a, "keep"_a, "wide"_a, "unpack"_a)
+        .def_static("usual", &usual_reading)
+        .def_ro("ahead", &WeightReading::ahead)
+        .def_ro("keep", &WeightReading::keep)
+        .def_ro("wide", &WeightReading::wide)
+        .def_ro("unpack", &WeightReading::unpack);
     nb::class_<PackedWeight>(m, "PackedWeight")
         .def(nb::init<Width, Width, const WeightLayout&>(), "outputs"_a, "inputs"_a, "layout"_a)
         .def_prop_ro("outputs", &PackedWeight::outputs)
@@ -253,8 +256,8 @@ void bind_linear(nb::module_& m) {
     m.attr("ACTIVATION_BLOCK_BYTES") = sizeof(ActivationBlock);
     m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "", "fine"_a = false);
     m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),
-          "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false, "as_intel"_a = false);
-    m.def("stream_seconds", &stream_seconds, "weights"_a, "rows"_a, "ahead"_a, "pool"_a, "isa"_a = "",
+          "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false, "reading"_a = usual_reading());
+    m.def("stream_seconds", &stream_seconds, "weights"_a, "rows"_a, "reading"_a, "pool"_a, "isa"_a = "",
           nb::call_guard<nb::gil_scoped_release>());
 }
 

@@ -344,14 +344,11 @@ void bind_runtime(nb::module_& m) {
         .def("trace", &trace)
         .def("events", &events)
         .def(
-            "set_prefetch",
-            [](Program& p, std::int64_t one, std::int64_t few) {
-                for (const std::int64_t ahead : {one, few})
-                    require(ahead >= 0 && ahead <= (std::int64_t{1} << 20),
-                            "a distance to prefetch is out of range");
-                p.set_prefetch({{one, few}});
+            "set_readings",
+            [](Program& p, const WeightReading& one, const WeightReading& few, const WeightReading& many) {
+                p.set_readings({one, few, many});
             },
-            "one"_a, "few"_a)
+            "one"_a, "few"_a, "many"_a)
         .def("set_share_prefixes", &Program::set_share_prefixes, "on"_a)
         .def_prop_ro("saved_chunks", &Program::saved_chunks);
 }

@@ -59,10 +59,9 @@ static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by th
 
 // How products read weights, as suits the processor; changes no bit.
 struct WeightReading {
-    int64_t ahead = 0;  // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
-    // What one row reads may stay in the caches, and comes from four panels side by side where there are that
-    // many.
-    bool keep = false;
+    int64_t ahead = 0;    // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
+    bool keep = false;    // what one row reads may stay in the caches
+    bool wide = false;    // one row reads four panels side by side where there are that many
     bool unpack = false;  // the tiles of many rows share codes that are unpacked once
 };
 

@@ -69,31 +69,13 @@ PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, const uint
                                int64_t end) {
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const int64_t tiles = (end - row + kTileRows - 1) / kTileRows, steps = tiles * num_blocks;
-    if constexpr (kTilePanels == 2)
+    if constexpr (kTilePanels == 2 && kWorthUnpacking<F>)
         if (call.reading.unpack && tiles >= kUnpackingTiles)
             return unpacked_panel<F, kPanels>(call, panel, then, row, end);
     NextPanels next{then, tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
     while (row < end) {
         const int64_t rows = next_tile(end - row);
-        switch (rows) {
-            case 1:
-                block_tile<F, 1, kPanels>(call, panel, row, next);
-                break;
-            case 2:
-                block_tile<F, 2, kPanels>(call, panel, row, next);
-                break;
-            case 3:
-                block_tile<F, 3, kPanels>(call, panel, row, next);
-                break;
-            case 4:
-                block_tile<F, 4, kPanels>(call, panel, row, next);
-                break;
-            default:
-                if constexpr (kTileRows > 4) {
-                    if (rows == 5) block_tile<F, 5, kPanels>(call, panel, row, next);
-                    if (rows == 6) block_tile<F, 6, kPanels>(call, panel, row, next);
-                }
-        }
+        with_tile_rows(rows, [&]<int kRows>() { block_tile<F, kRows, kPanels>(call, panel, row, next); });
         row += rows;
         next.at += num_blocks * next.step;
     }
@@ -118,7 +100,7 @@ void BlockLoop::run(const LinearCall& call, const LinearRange& range) {
         if constexpr (kTilePanels == 2) {
             // On Sapphire Rapids they read 22.5 GB/s instead of 20 with two; decoding 155 -> 195 tokens/s.
             constexpr int kStreams = 4;
-            const bool streams = call.reading.keep && range.row_end - range.row_begin == 1;
+            const bool streams = call.reading.wide && range.row_end - range.row_begin == 1;
             for (; streams && range.panel_end - panel >= kStreams; panel += kStreams)
                 block_tile<F, 1, kStreams>(call, panel, row, {nullptr, 0});
         }

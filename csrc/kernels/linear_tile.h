@@ -106,6 +106,26 @@ constexpr int kTilePanels = 2, kTileRows = 6;
 constexpr int kTilePanels = 1, kTileRows = 4;
 #endif
 
+// Calls f.template operator()<rows>() for the rows of a tile, 1 to kTileRows.
+template <class Function>
+PELTON_INLINE void with_tile_rows(int64_t rows, Function f) {
+    switch (rows) {
+        case 1:
+            return f.template operator()<1>();
+        case 2:
+            return f.template operator()<2>();
+        case 3:
+            return f.template operator()<3>();
+        case 4:
+            return f.template operator()<4>();
+        default:
+            if constexpr (kTileRows > 4) {
+                if (rows == 5) return f.template operator()<5>();
+                return f.template operator()<6>();
+            }
+    }
+}
+
 // Small tiles share less, so what full ones leave over is cut evenly: 8 rows run as 4 and 4.
 PELTON_INLINE int64_t next_tile(int64_t left) {
     if (left <= kTileRows) return left;

@@ -152,7 +152,7 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
                                   nullptr,
                                   false,
                                   false,
-                                  frame.prefetch.of(rows)};
+                                  frame.readings.of(rows)};
             frame.kernels->linear.linear(call,
                                          linear_share(weights_.down[e]->num_panels(), rows, thread, threads));
             continue;
@@ -162,7 +162,7 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
             buffers_.inputs < 0 ? nullptr : frame.value(buffers_.inputs, thread) + start * width;
         run_gated({frame.kernels, &gate, weights_.up[e].get(),
                    blocks == nullptr ? nullptr : blocks + start * width / kBlockInputs, inputs, middle,
-                   rounded, activation_, frame.prefetch.of(rows)},
+                   rounded, activation_, frame.readings.of(rows)},
                   gated_share(gate, rows, thread, threads));
     }
 }

@@ -18,17 +18,21 @@ struct ValueSpec {
     int row_set;
 };
 
-// How far ahead products ask for their weights: of one row, of 2 to 8. Found by measuring
-// (see pelton/exec/native_tuning.py); 0 is the kernels' own choice. Changes no bit.
+// How weights are read unless something else was measured to be faster (pelton/exec/native_tuning.py).
 //
 // Intel's processors have no more lines on the way past the caches (prefetchnta) than the first-level cache
 // has places for misses: two cores of Sapphire Rapids read 10 instead of 20 GB/s so. And they have two vector
 // ports, where Zen 5 has four: unpacking codes takes them away from the multiplications.
-struct Prefetch {
-    std::int64_t ahead[2] = {0, 0};
-    bool intel = detect_intel();
-    WeightReading of(std::int64_t rows) const noexcept {
-        return {rows == 1 ? ahead[0] : rows <= 8 ? ahead[1] : 0, intel, intel};
+inline WeightReading usual_reading() noexcept {
+    const bool intel = detect_intel();
+    return {0, intel, intel, intel};
+}
+
+// How products of one row, of 2 to 8 and of more read their weights. Changes no bit.
+struct Readings {
+    WeightReading one = usual_reading(), few = one, many = one;
+    const WeightReading& of(std::int64_t rows) const noexcept {
+        return rows == 1 ? one : rows <= 8 ? few : many;
     }
 };
 
@@ -49,7 +53,7 @@ constexpr int kWaitStride = 8;  // a cache line each
 struct Frame {
     const KernelTable* kernels = nullptr;
     ThreadPool* pool = nullptr;
-    Prefetch prefetch;
+    Readings readings;
     RaggedBatch batch;
     KvArrays kv{};
     bool replicated = false;

@@ -94,7 +94,7 @@ void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, con
                           part.bias.empty() ? nullptr : part.bias.data(),
                           residual != nullptr,
                           input_.fine,
-                          frame.prefetch.of(frame.rows(part.output)),
+                          frame.readings.of(frame.rows(part.output)),
                           streams(frame.rows(part.output), width, residual)};
     frame.kernels->linear.linear(call, range);
 }
@@ -191,7 +191,7 @@ void GatedLinearInstruction::run(const Frame& frame, int thread) const {
         output_ < 0 ? nullptr : frame.value(output_, thread),
         quantized_ < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
         activation_,
-        frame.prefetch.of(rows)};
+        frame.readings.of(rows)};
     run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
 }
 

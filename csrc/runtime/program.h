@@ -93,7 +93,7 @@ class Program {
     const std::vector<float>& mass(std::int64_t index) const;
     std::int64_t num_spans() const noexcept { return frame_.batch.num_spans(); }
 
-    void set_prefetch(const Prefetch& prefetch) noexcept { frame_.prefetch = prefetch; }
+    void set_readings(const Readings& readings) noexcept { frame_.readings = readings; }
     // Spans that begin with the same blocks are read together; off only to measure what that is worth.
     void set_share_prefixes(bool on) noexcept { frame_.share_prefixes = on; }
     // Reads of a chunk of 256 positions that this saves an attention layer of the present pass.

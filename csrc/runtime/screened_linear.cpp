@@ -142,7 +142,7 @@ void ScreenedLinearInstruction::multiply(const Frame& frame, const LinearRange& 
     call.outputs = frame.value(output_, thread);
     call.output_stride = weight_->outputs();
     call.fine = input_.fine;
-    call.reading = frame.prefetch.of(frame.rows(output_));
+    call.reading = frame.readings.of(frame.rows(output_));
     call.reading.ahead = 64;  // the panel was asked for as a whole
     frame.kernels->linear.linear(call, range);
 }
@@ -154,7 +154,7 @@ void ScreenedLinearInstruction::multiply_coarsely(const Frame& frame, RowRange p
     call.outputs = frame.value(output_, thread);
     call.output_stride = weight_->outputs();
     call.fine = true;
-    call.reading = frame.prefetch.of(frame.rows(output_));
+    call.reading = frame.readings.of(frame.rows(output_));
     frame.kernels->linear.linear(call, {panels.begin, panels.end, 0, frame.rows(output_)});
 }
 
@@ -198,7 +198,7 @@ void ScreenedLinearInstruction::run(const Frame& frame, int thread) const {
         find_candidates(frame, row, panels, thread);
         for (std::size_t i = 0; i < scratch.panels.size(); ++i) {
             if (i + 1 < scratch.panels.size())
-                prefetch_panel(weight_->view(), scratch.panels[i + 1], frame.prefetch.intel);
+                prefetch_panel(weight_->view(), scratch.panels[i + 1], frame.readings.one.keep);
             multiply(frame, {scratch.panels[i], scratch.panels[i] + 1, row, row + 1}, thread);
         }
         scratch.exact += static_cast<std::int64_t>(scratch.panels.size());

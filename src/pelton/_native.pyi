@@ -92,6 +92,23 @@ class WeightLayout:
 
 def reads_gguf(format: str) -> bool: ...
 
+class WeightReading:
+    """How products read weights; changes no bit. See csrc/kernels/linear.h."""
+
+    def __init__(self, ahead: int, keep: bool, wide: bool, unpack: bool) -> None: ...
+    @staticmethod
+    def usual() -> WeightReading:
+        """What is presumed of this processor."""
+
+    @property
+    def ahead(self) -> int: ...
+    @property
+    def keep(self) -> bool: ...
+    @property
+    def wide(self) -> bool: ...
+    @property
+    def unpack(self) -> bool: ...
+
 class PackedWeight:
     """A weight [outputs, inputs] as the kernels stream it; zero until packed."""
 
@@ -158,17 +175,17 @@ def linear(
     pool: ThreadPool,
     isa: str = "",
     fine: bool = False,
-    as_intel: bool = False,
+    reading: WeightReading = ...,
 ) -> None:
     """y [rows, outputs] = x [rows, inputs] times the weight, plus bias, plus y itself when add_to_outputs.
 
-    as_intel: reads the weight as on Intel's processors; the same bits.
+    reading: how the weight is read; the same bits.
     """
 
 def stream_seconds(
-    weights: Sequence[PackedWeight], rows: int, ahead: int, pool: ThreadPool, isa: str = ""
+    weights: Sequence[PackedWeight], rows: int, reading: WeightReading, pool: ThreadPool, isa: str = ""
 ) -> float:
-    """Seconds of one pass over all weights with `rows` rows, prefetching `ahead` bytes (0: as built)."""
+    """Seconds of one pass over all weights with `rows` rows."""
 
 # Choosing tokens (csrc/runtime/sampling.h)
 
@@ -316,8 +333,8 @@ class Program:
     def events(self) -> I64:
         """Rows (thread, instruction, start, end, wait) in nanoseconds of a monotonic clock: 2^18 a thread."""
 
-    def set_prefetch(self, one: int, few: int) -> None:
-        """Bytes that products of one row and of 2 to 8 prefetch ahead; 0: as built."""
+    def set_readings(self, one: WeightReading, few: WeightReading, many: WeightReading) -> None:
+        """How products of one row, of 2 to 8, and of more read their weights."""
 
     def set_share_prefixes(self, on: bool) -> None:
         """Whether attention reads prefixes that spans share once (the default) or for each span."""

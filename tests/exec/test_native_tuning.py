@@ -1,23 +1,35 @@
-"""The search for how far ahead to prefetch: what it chooses, remembers, and that no bit hangs on it."""
+"""The search for how to read weights: what it chooses, remembers, and that no bit hangs on it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pelton._native import PackedWeight, ThreadPool, WeightLayout
+from pelton._native import PackedWeight, ThreadPool, WeightLayout, WeightReading
 from pelton.exec.native import NativeExecutor, available_levels
-from pelton.exec.native_tuning import CANDIDATES, UNTUNED, Ahead, remembered, sampled, search, tuned
+from pelton.exec.native_tuning import (
+    FEW,
+    MANY,
+    ONE,
+    UNTUNED,
+    USUAL,
+    Reading,
+    Readings,
+    remembered,
+    sampled,
+    search,
+    tuned,
+)
 
 from ..laws.bench import Bench, random_tokens
 from ..tiny import VOCAB, tiny_plan, tiny_weights
 
 POOL = ThreadPool(1)
-CHOICE: Ahead = (8192, 4096)
+OTHER = Reading(8192, not USUAL.keep, not USUAL.wide, not USUAL.unpack)
+CHOICE = Readings(OTHER, USUAL._replace(ahead=4096), OTHER._replace(ahead=0))
 
 
 def weight(megabytes: int) -> PackedWeight:
@@ -29,19 +41,39 @@ def weight(megabytes: int) -> PackedWeight:
     [({}, 0), ({8192: 0.9}, 8192), ({16384: 0.985}, 0), ({4096: 0.95, 16384: 0.9}, 16384), ({6144: 1.4}, 0)],
 )
 def test_only_a_clear_gain_is_taken(gain: dict[int, float], chosen: int) -> None:
-    assert search(lambda rows, ahead: 1e-3 * rows * gain.get(ahead, 1.0)) == (chosen,) * 2
+    found = search(lambda rows, reading: 1e-3 * rows * gain.get(reading.ahead, 1.0))
+    assert found == (USUAL._replace(ahead=chosen), USUAL._replace(ahead=chosen), USUAL)
 
 
 def test_each_number_of_rows_has_its_own_choice() -> None:
-    best = {1: 4096, 4: 16384}
-    assert search(lambda rows, ahead: 0.9 if ahead == best[rows] else 1.0) == (4096, 16384)
+    wanted = {ONE: OTHER._replace(unpack=USUAL.unpack), FEW: USUAL._replace(ahead=16384), MANY: OTHER}
+
+    def measure(rows: int, reading: Reading) -> float:
+        return 1.0 - 0.1 * sum(a == b for a, b in zip(reading, wanted[rows], strict=True))
+
+    assert search(measure) == (wanted[ONE], wanted[FEW], USUAL._replace(unpack=OTHER.unpack))
+
+
+def test_one_row_may_be_read_in_other_ways_than_is_usual() -> None:
+    def measure(rows: int, reading: Reading) -> float:
+        return 0.5 if reading.keep != USUAL.keep and reading.wide == USUAL.wide else 1.0
+
+    found = search(measure)
+    assert found is not None
+    assert found.one == USUAL._replace(keep=not USUAL.keep)
 
 
 def test_a_disturbed_machine_chooses_nothing() -> None:
-    assert search(lambda rows, ahead: 5.0 if ahead == 0 else 1.0) is None
+    seen: dict[Reading, int] = {}
+
+    def measure(rows: int, reading: Reading) -> float:
+        seen[reading] = seen.get(reading, 0) + 1
+        return 1.0 if seen[reading] == 1 else 2.0
+
+    assert search(measure) is None
 
 
-def never() -> Ahead:
+def never() -> Readings:
     raise AssertionError("it was remembered")
 
 
@@ -58,9 +90,12 @@ def test_a_choice_is_remembered(tmp_path: Path) -> None:
         b"",
         b"{",
         b"[1, 2, 3]",
-        b"[0, 0, 0]",
-        b"[true, 0]",
-        b'{"ahead": 1}',
+        b"[[0, true, true, true], [0, true, true, true]]",
+        b"[[0, true, true], [0, true, true], [0, true, true]]",
+        b"[[1, true, true, true], [0, true, true, true], [0, true, true, true]]",
+        b"[[true, true, true, true], [0, true, true, true], [0, true, true, true]]",
+        b"[[0, 1, true, true], [0, true, true, true], [0, true, true, true]]",
+        b'{"one": 1}',
         b"\xff\xfe",
         b"[" * 4000,
         b" " * 5000,
@@ -70,7 +105,7 @@ def test_a_file_that_holds_no_choice_is_written_anew(tmp_path: Path, content: by
     path = tmp_path / "choice.json"
     path.write_bytes(content)
     assert remembered(path, lambda: CHOICE) == CHOICE
-    assert json.loads(path.read_text()) == list(CHOICE)
+    assert json.loads(path.read_text()) == [list(way) for way in CHOICE]
 
 
 def test_what_a_busy_machine_says_is_not_remembered(tmp_path: Path) -> None:
@@ -92,7 +127,7 @@ def test_small_models_are_not_measured(tmp_path: Path) -> None:
 def test_a_large_model_is_measured_once_for_its_shapes(tmp_path: Path) -> None:
     weights = [weight(20), weight(20)]
     found = tuned(tmp_path, weights, POOL, "")
-    assert set(found) <= set(CANDIDATES)
+    assert found.few == USUAL._replace(ahead=found.few.ahead)
     files = list(tmp_path.iterdir())
     if files:  # the machine was quiet enough to tell
         files[0].write_text(json.dumps(CHOICE))
@@ -103,8 +138,14 @@ def test_a_large_model_is_measured_once_for_its_shapes(tmp_path: Path) -> None:
 
 def test_a_sample_is_bounded() -> None:
     large = weight(100)
-    assert sampled([large] * 9) == [large] * 2
-    assert sampled([weight(300)])[0].num_bytes == 300 << 20
+    assert sampled([large] * 9, 256 << 20) == [large] * 2
+    assert sampled([weight(300)], 256 << 20)[0].num_bytes == 300 << 20
+
+
+def test_a_distance_to_ask_ahead_is_bounded() -> None:
+    for ahead in (-1, (1 << 20) + 1):
+        with pytest.raises(ValueError, match="a distance to prefetch is out of range"):
+            WeightReading(ahead, keep=False, wide=False, unpack=False)
 
 
 @pytest.mark.parametrize("isa", available_levels())
@@ -114,13 +155,8 @@ def test_no_bit_hangs_on_it(isa: str, weight_format: str) -> None:
     executor = NativeExecutor(tiny_plan(weights), weights, 2, isa)
     bench, tokens = Bench(executor), random_tokens(40, 2, VOCAB)
     found = []
-    setters: list[Callable[[], None]] = [
-        lambda: None,
-        lambda: executor.prefetch((4096, 8192)),
-        lambda: executor.prefetch((16384, 4096)),
-    ]
-    for change in setters:
-        change()
+    for readings in (UNTUNED, CHOICE, Readings(*[OTHER._replace(ahead=16384)] * 3)):
+        executor.read_weights(readings)
         found.append([bench.alone(tokens, chunk) for chunk in (1, 5, 40)])
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])

@@ -12,6 +12,7 @@ from pelton.quant.format import F32, U8
 
 ISAS = _native.isa_levels()
 POOL = _native.ThreadPool(1)
+USUAL = _native.WeightReading.usual()
 EPSILON = float(np.finfo(np.float32).eps)
 LAYOUTS = [
     (bits, group, scale_dtype, has_minimum, has_table)
@@ -103,10 +104,10 @@ def product(
     isa: str,
     pool: _native.ThreadPool = POOL,
     fine: bool = False,
-    as_intel: bool = False,
+    reading: _native.WeightReading = USUAL,
 ) -> F32:
     y = np.full((len(x), weight.outputs), np.nan, np.float32)
-    _native.linear(weight, x, y, None, False, pool, isa, fine, as_intel)
+    _native.linear(weight, x, y, None, False, pool, isa, fine, reading)
     return y
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pelton import _native
+from pelton._native import WeightReading
 from pelton.quant import FORMATS
 
 from .linear_cases import (
@@ -37,16 +38,23 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
-def test_what_is_done_otherwise_on_intel_gives_the_same_bits(isa: str, fine: bool) -> None:
+def test_every_way_of_reading_weights_gives_the_same_bits(isa: str, fine: bool) -> None:
     """One row reads four panels at once; many share unpacked codes, of two slices and in two chunks."""
+    plain = WeightReading(0, keep=False, wide=False, unpack=False)
+    others = [
+        WeightReading(4096, keep=True, wide=False, unpack=False),
+        WeightReading(0, keep=False, wide=True, unpack=False),
+        WeightReading(0, keep=True, wide=True, unpack=True),
+    ]
     weights = [block_weight(layout, 83, 256) for layout in LAYOUTS]
     weights += [format_weight(FORMATS[name], 40, 1024) for name in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS")]
     for weight in weights:
         x = random_rows(100, weight.packed.inputs, seed=6)
-        for rows in (1, 2, 13, 14, 18, 25, 100):
-            apart = product(weight.packed, x[:rows], isa, fine=fine)
-            once = product(weight.packed, x[:rows], isa, fine=fine, as_intel=True)
-            np.testing.assert_array_equal(once.view(np.uint32), apart.view(np.uint32))
+        for rows in (1, 2, 25, 43, 50, 100):
+            expected = product(weight.packed, x[:rows], isa, fine=fine, reading=plain)
+            for other in others:
+                found = product(weight.packed, x[:rows], isa, fine=fine, reading=other)
+                np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa not in ("generic", "avx2")])

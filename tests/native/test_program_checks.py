@@ -263,7 +263,7 @@ def test_a_missing_weight_of_a_product_is_refused() -> None:
     with pytest.raises(ValueError, match="a weight is missing"):
         building.program.linear(x, -1, [(nothing, None, building.value())], -1, False)
     with pytest.raises(ValueError, match="a weight is missing"):
-        _native.stream_seconds([nothing], 1, 0, building.pool)
+        _native.stream_seconds([nothing], 1, _native.WeightReading.usual(), building.pool)
 
 
 def test_a_program_grows_only_until_it_is_finished() -> None:

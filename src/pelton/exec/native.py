@@ -18,7 +18,7 @@ from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
 from .native_program import CompiledPlan, Target, compile_plan
 from .native_screen import Screening
-from .native_tuning import UNTUNED, Ahead, tuned
+from .native_tuning import UNTUNED, Readings, tuned
 from .native_weights import NativeWeights
 
 F32 = NDArray[np.float32]
@@ -187,14 +187,14 @@ class NativeExecutor:
         self._target: Target | None = Target(pool, workspace, self.isa, packed, weights, Screening(pool))
         self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}
-        self._sharing, self._ahead = True, UNTUNED
+        self._sharing, self._readings = True, UNTUNED
         self.current: NativeForward | None = None
         self.compiled(frozenset())
         self.weights = weights
         self.weight_bytes: Mapping[str, int] = {name: packed.num_bytes(name) for name in plan.weights}
         self.packed_bytes = packed.total_bytes
         if tuning_folder is not None:
-            self.prefetch(tuned(tuning_folder, packed.packed, pool, self.isa))
+            self.read_weights(tuned(tuning_folder, packed.packed, pool, self.isa))
 
     def compiled(self, cuts: frozenset[int]) -> CompiledPlan:
         """The program that can stop at these cuts and the ends of layers."""
@@ -205,7 +205,7 @@ class NativeExecutor:
                 self._programs.pop(next(key for key in self._programs if key))
             self._programs[cuts] = compile_plan(self.plan, self._target, cuts)
             self._programs[cuts].program.set_share_prefixes(self._sharing)
-            self._programs[cuts].program.set_prefetch(*self._ahead)
+            self._programs[cuts].program.set_readings(*(way.native() for way in self._readings))
         return self._programs[cuts]
 
     def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
@@ -251,11 +251,11 @@ class NativeExecutor:
             for thread, index, start, end, wait in compiled.program.events().tolist()
         ]
 
-    def prefetch(self, ahead: Ahead) -> None:
-        """How far ahead products ask for their weights; see native_tuning. Changes no result."""
-        self._ahead = ahead
+    def read_weights(self, readings: Readings) -> None:
+        """How products read their weights; see native_tuning. Changes no result."""
+        self._readings = readings
         for compiled in self._programs.values():
-            compiled.program.set_prefetch(*ahead)
+            compiled.program.set_readings(*(way.native() for way in readings))
 
     def screen_head(self, on: bool) -> None:
         """Whether a large head is screened (see native_screen), as it is unless told; for measuring."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -33,6 +32,7 @@ from ..plan.ops import (
 from ..plan.passes import Fused, fuse_between
 from ..quant.tensor import Weight
 from ..types import ALL_ROWS
+from .native_readers import Readers
 from .native_rounding import fine_weights
 from .native_screen import Screening
 from .native_weights import NativeWeights, wants_blocks
@@ -97,11 +97,9 @@ class _Lowering:
         sets = dict.fromkeys(shape.rows for shape in self._plan.shapes if shape.rows != ALL_ROWS)
         self._row_sets = {ALL_ROWS: 0} | {name: number for number, name in enumerate(sets, start=1)}
         self._ids = [self._value(shape.width, shape.rows) for shape in self._plan.shapes]
-        self._readers = Counter(value for step in self._plan.steps for value in step.inputs)
-        self._segment = self._segments()
         self._blocks: dict[tuple[int, bool], int] = {}  # (value, fine) -> its rounded form, within a segment
-        self._sunk = self._sinkable_ropes()
         self._fine = fine_weights(plan)
+        self._readers = Readers(fused, target.weights, self._fine)
         self._layers: list[int] = []
         self._keep = [self._ids[self._plan.logits]]
         self._num_mass = 0
@@ -148,38 +146,6 @@ class _Lowering:
             elif isinstance(step.op, Attend) and step.op.mass is not None:
                 self._taps.append(TapSource(index, step.op.mass, mass=number))
                 number += 1
-
-    def _segments(self) -> dict[int, int]:
-        """Of each step the number of the stretch between two cuts in which it lies."""
-        cuts, segment = sorted(self._fused.ends.values()), {}
-        for number, (start, end) in enumerate(zip(cuts, [*cuts[1:], len(self._plan.steps)], strict=True)):
-            segment.update(dict.fromkeys(range(start, end), number))
-        return segment
-
-    def _sinkable_ropes(self) -> dict[int, Step]:
-        """Ropes that only an attention of the same segment reads: it rotates while it loads."""
-        segment = self._segment
-        ropes = {
-            step.outputs[0]: (index, step)
-            for index, step in enumerate(self._plan.steps)
-            if isinstance(step.op, Rope) and self._readers[step.outputs[0]] == 1
-        }
-        sunk = {}
-        for index, step in enumerate(self._plan.steps):
-            for value in step.inputs[:2] if isinstance(step.op, Attend) else ():
-                rope = ropes.get(value)
-                if (
-                    rope is not None
-                    and segment[rope[0]] == segment[index]
-                    and self._same_heads(rope[1], step)
-                ):
-                    sunk[value] = rope[1]
-        return sunk
-
-    def _same_heads(self, rope: Step, attend: Step) -> bool:
-        assert isinstance(rope.op, Rope)
-        assert isinstance(attend.op, Attend)
-        return rope.op.head_dim == attend.op.head_dim
 
     def _input(self, value: int, *weights: str, fine: bool = False) -> tuple[int, int]:
         """The float and the rounded form of a linear's input, -1 for one that no weight reads."""
@@ -239,36 +205,13 @@ class _Lowering:
         shape = self._plan.shapes[output]
         x, blocks = self._input(step.inputs[0], op.gate, op.up)
         quantized, floats = -1, self._ids[output]
-        if self._read_as_blocks(output):
+        if self._readers.as_blocks(output):
             quantized = self._blocks[output, False] = self._value(
                 shape.width // 32 * _BLOCK_FLOATS, shape.rows
             )
-            floats = -1 if self._read_as_nothing_else(output) else floats
+            floats = -1 if self._readers.only_as_blocks(output) else floats
         gate, up = self._weights.matrix(op.gate), self._weights.matrix(op.up)
         self._program.gated_linear(x, blocks, gate, up, op.activation.value, floats, quantized)
-
-    def _read_as_blocks(self, value: int) -> bool:
-        return any(self._reads_blocks(step, value) for step in self._plan.steps)
-
-    def _read_as_nothing_else(self, value: int) -> bool:
-        """Of one that is read as blocks: nobody reads it as floats, in this segment or after a cut."""
-        steps = self._plan.steps
-        written = next(index for index, step in enumerate(steps) if value in step.outputs)
-        readers = [index for index, step in enumerate(steps) if value in step.inputs]
-        return value != self._plan.logits and all(
-            self._reads_blocks(steps[index], value) and self._segment[index] == self._segment[written]
-            for index in readers
-        )
-
-    def _reads_blocks(self, step: Step, value: int) -> bool:
-        """Whether all a step does with a value is multiply it, rounded in blocks of 32."""
-        return (
-            isinstance(step.op, Linear | LinearAdd)
-            and step.inputs[-1] == value
-            and value not in step.inputs[:-1]
-            and step.op.weight not in self._fine
-            and wants_blocks(self._target.weights[step.op.weight])
-        )
 
     def norm(self, step: Step) -> None:
         op = step.op
@@ -286,7 +229,7 @@ class _Lowering:
         self._program.elementwise(op.kind, a, b, y, number, activation)
 
     def rope(self, step: Step) -> None:
-        if step.outputs[0] not in self._sunk:
+        if step.outputs[0] not in self._readers.sunk_ropes:
             assert isinstance(step.op, Rope)
             x, y = self._io(step)
             self._program.rope(x, y, _rope_spec(step.op))
@@ -314,7 +257,7 @@ class _Lowering:
 
     def _rotated(self, value: int) -> tuple[int, RopeSpec | None]:
         """Where attention reads a query or key, and how it has yet to turn it."""
-        rope = self._sunk.get(value)
+        rope = self._readers.sunk_ropes.get(value)
         if rope is None:
             return self._ids[value], None
         assert isinstance(rope.op, Rope)

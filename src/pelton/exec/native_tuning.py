@@ -1,11 +1,12 @@
-"""How far ahead matrix products ask for their weights: measured once on this machine, then remembered.
+"""How matrix products read their weights: measured once on this machine, then remembered.
 
-What is best hangs on how long memory takes to answer and on who else uses it: between 4,096 and 16,384
-bytes it makes up to a tenth of the speed of a few rows. (Many rows ask for the next panels while they read
-these, which leaves nothing to choose.) It changes only when bytes arrive, never a
-result. Choosing by measurement is how LoopTune finds loop schedules; the other things that could be chosen
-so, rows of a tile and rows of a cache block, were measured over all shapes of a small model and nowhere
-beat the fixed choice by more than 2 %.
+What is best hangs on the processor, on how long memory takes to answer and on who else uses it: how far ahead
+weights are asked for makes up to a tenth of the speed of a few rows; whether past the caches or through
+them, and how many panels side by side, half of it for one row on some processors; whether many rows share
+codes that are unpacked once, a tenth. It changes only how bytes arrive, never a result. Choosing by
+measurement is how LoopTune finds loop schedules; the other things that could be chosen so, rows of a tile
+and rows of a cache block, were measured over all shapes of a small model and nowhere beat the fixed choice
+by more than 2 %.
 """
 
 from __future__ import annotations
@@ -17,49 +18,82 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from .._native import PackedWeight, ThreadPool, cpu_features, stream_seconds
+from .._native import PackedWeight, ThreadPool, WeightReading, cpu_features, stream_seconds
 
-Ahead = tuple[int, int]
-"""Bytes ahead for products of one row and of 2 to 8; 0 leaves it to the kernel."""
 
-UNTUNED: Ahead = (0, 0)
-CANDIDATES = (0, 4096, 6144, 8192, 16384)
-VERSION = 3
+class Reading(NamedTuple):
+    """One way of reading weights; see WeightReading in csrc/kernels/linear.h.
+
+    ahead: bytes; 0 leaves it to the kernel. keep, wide: of one row. unpack: of many.
+    """
+
+    ahead: int
+    keep: bool
+    wide: bool
+    unpack: bool
+
+    def native(self) -> WeightReading:
+        return WeightReading(*self)
+
+
+class Readings(NamedTuple):
+    """For products of one row, of 2 to 8, and of more."""
+
+    one: Reading
+    few: Reading
+    many: Reading
+
+
+def _usual() -> Reading:
+    usual = WeightReading.usual()
+    return Reading(usual.ahead, usual.keep, usual.wide, usual.unpack)
+
+
+USUAL = _usual()
+"""What is presumed of this processor until something else was measured to be faster."""
+UNTUNED = Readings(USUAL, USUAL, USUAL)
+AHEAD = (0, 4096, 6144, 8192, 16384)
+VERSION = 4
 """Part of every remembered choice's name: what an older search chose is not read."""
 
-_ROWS = (1, 4)
-_GAIN = 0.98  # a candidate must take less than this share of the time of the kernel's own choice
+ONE, FEW, MANY = 1, 4, 96
+"""Rows with which each is measured."""
+_GAIN = 0.98  # a candidate must take less than this share of the time of the first
 _NOISE = 1.5  # times of one candidate that differ by more say that others used the processor
 _ROUNDS = 7
-_SECONDS = 0.2  # for each number of rows; 35 passes over 84 MB take 0.05 to 0.15
+_SECONDS = 0.2  # for each choice; 35 passes over 84 MB take 0.05 to 0.15
 _LEAST_BYTES, _MOST_BYTES = 32 << 20, 256 << 20
+_MOST_BYTES_OF_MANY_ROWS = 8 << 20  # a pass of 96 rows over 84 MB takes 30 to 60 ms
 _MOST_FILE_BYTES = 4096
 
 
 class Measure(Protocol):
     """Seconds of one pass over the weights with `rows` rows."""
 
-    def __call__(self, rows: int, ahead: int) -> float: ...
+    def __call__(self, rows: int, reading: Reading) -> float: ...
 
 
-def tuned(folder: Path, weights: Sequence[PackedWeight], pool: ThreadPool, isa: str) -> Ahead:
+def tuned(folder: Path, weights: Sequence[PackedWeight], pool: ThreadPool, isa: str) -> Readings:
     """The choice remembered in `folder` for these shapes on this machine, else a new one: under a second.
 
     Weights that fit a cache need none. A file that holds no such choice is measured and written anew; a
     folder that cannot be written loses the choice, nothing more.
     """
-    sample = sampled(weights)
+    sample = sampled(weights, _MOST_BYTES)
     if sum(weight.num_bytes for weight in sample) < _LEAST_BYTES:
         return UNTUNED
-    path = _path(folder, weights, pool, isa)
-    return remembered(
-        path, lambda: search(lambda rows, ahead: stream_seconds(sample, rows, ahead, pool, isa))
-    )
+    # The first is often the table of tokens, by which few rows are multiplied.
+    small = sampled(weights[len(weights) // 2 :], _MOST_BYTES_OF_MANY_ROWS)
+
+    def measure(rows: int, reading: Reading) -> float:
+        return stream_seconds(small if rows == MANY else sample, rows, reading.native(), pool, isa)
+
+    return remembered(_path(folder, weights, pool, isa), lambda: search(measure))
 
 
-def remembered(path: Path, find: Callable[[], Ahead | None]) -> Ahead:
+def remembered(path: Path, find: Callable[[], Readings | None]) -> Readings:
     """The choice that the file at `path` holds, else what `find` gives, written there if it found one."""
     kept = _read(path)
     if kept is not None:
@@ -71,45 +105,53 @@ def remembered(path: Path, find: Callable[[], Ahead | None]) -> Ahead:
     return found
 
 
-def sampled(weights: Sequence[PackedWeight]) -> Sequence[PackedWeight]:
+def sampled(weights: Sequence[PackedWeight], most_bytes: int) -> Sequence[PackedWeight]:
     """The first of the weights, as many as a quick search can read again and again."""
     kept: list[PackedWeight] = []
     size = 0
     for weight in weights:
         size += weight.num_bytes
-        if kept and size > _MOST_BYTES:
+        if kept and size > most_bytes:
             break
         kept.append(weight)
     return kept
 
 
-def search(measure: Measure) -> Ahead | None:
-    """The best of CANDIDATES for each number of rows; None while the machine is too busy to tell."""
-    found: list[int] = []
-    for rows in _ROWS:
-        best = _best(measure, rows)
-        if best is None:
-            return None
-        found.append(best)
-    one, few = found
-    return one, few
+def search(measure: Measure) -> Readings | None:
+    """The best way for each number of rows; None while the machine is too busy to tell."""
+    one = _best(measure, ONE, _ways(USUAL))
+    one = one and _best(measure, ONE, _distances(one))
+    few = one and _best(measure, FEW, _distances(USUAL))
+    many = few and _best(measure, MANY, [USUAL, USUAL._replace(unpack=not USUAL.unpack)])
+    return Readings(one, few, many) if one and few and many else None
 
 
-def _best(measure: Measure, rows: int) -> int | None:
-    """Candidates in turns, each its two quickest times, so that a disturbed one is seen to be."""
-    times: dict[int, list[float]] = {ahead: [] for ahead in CANDIDATES}
+def _ways(first: Reading) -> list[Reading]:
+    """`first`, then the other ways that one row may take to the same bytes."""
+    ways = [first._replace(keep=keep, wide=wide) for keep in (False, True) for wide in (False, True)]
+    return [first, *(way for way in ways if way != first)]
+
+
+def _distances(first: Reading) -> list[Reading]:
+    return [first._replace(ahead=ahead) for ahead in AHEAD]
+
+
+def _best(measure: Measure, rows: int, candidates: Sequence[Reading]) -> Reading | None:
+    """Candidates in turns, each its two quickest times, so that a disturbed one is seen to be. The first is
+    the choice unless another is clearly faster."""
+    times: dict[Reading, list[float]] = {reading: [] for reading in candidates}
     end = perf_counter() + _SECONDS
     for _ in range(_ROUNDS):
-        for ahead, taken in times.items():
-            taken.append(measure(rows, ahead))
+        for reading, taken in times.items():
+            taken.append(measure(rows, reading))
         if perf_counter() > end:
             break
-    quickest = {ahead: sorted(taken)[:2] for ahead, taken in times.items()}
-    least = min(first for first, *_ in quickest.values())
-    if any(len(two) < 2 or two[1] > _NOISE * least for two in quickest.values()):
+    quickest = {reading: sorted(taken)[:2] for reading, taken in times.items()}
+    if any(len(two) < 2 or two[1] > _NOISE * two[0] for two in quickest.values()):
         return None
-    best = min(CANDIDATES, key=lambda ahead: quickest[ahead][0])
-    return best if quickest[best][0] < _GAIN * quickest[0][0] else 0
+    first = candidates[0]
+    best = min(candidates, key=lambda reading: quickest[reading][0])
+    return best if quickest[best][0] < _GAIN * quickest[first][0] else first
 
 
 def _path(folder: Path, weights: Sequence[PackedWeight], pool: ThreadPool, isa: str) -> Path:
@@ -117,30 +159,38 @@ def _path(folder: Path, weights: Sequence[PackedWeight], pool: ThreadPool, isa: 
     machine = [features.brand, list(features.flags), features.num_processors, features.l3_bytes]
     shapes = sorted({(weight.outputs, weight.inputs, weight.num_bytes) for weight in weights})
     key = json.dumps([VERSION, machine, isa, pool.num_threads, len(weights), shapes])
-    return folder / f"prefetch-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    return folder / f"reading-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
-def _read(path: Path) -> Ahead | None:
+def _read(path: Path) -> Readings | None:
     try:
         if path.stat().st_size > _MOST_FILE_BYTES:
             return None
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(document, list) or len(document) != len(UNTUNED):
+    if not isinstance(document, list) or len(document) != len(Readings._fields):
         return None
-    if not all(type(ahead) is int and ahead in CANDIDATES for ahead in document):
-        return None
-    one, few = document
-    return one, few
+    found = [_reading_of(item) for item in document]
+    one, few, many = found
+    return Readings(one, few, many) if one and few and many else None
 
 
-def _write(path: Path, ahead: Ahead) -> None:
+def _reading_of(item: object) -> Reading | None:
+    if not isinstance(item, list) or len(item) != len(Reading._fields):
+        return None
+    ahead, *flags = item
+    if type(ahead) is not int or ahead not in AHEAD or not all(type(flag) is bool for flag in flags):
+        return None
+    return Reading(ahead, *flags)
+
+
+def _write(path: Path, readings: Readings) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(list(ahead), file)
+            json.dump(readings, file)
         Path(temporary).replace(path)
     except OSError:
         return
