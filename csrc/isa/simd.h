@@ -11,8 +11,8 @@
 #include <string.h>
 
 #define PELTON_INLINE inline __attribute__((always_inline))
-// Unrolled tiles compile for many minutes with checks in every lane, and for half of all the build's time where
-// lanes are loops.
+// Unrolled tiles compile for many minutes with checks in every lane, and for half of all the build's time
+// where lanes are loops.
 #if defined(PELTON_SANITIZED) || defined(PELTON_ISA_generic)
 #    define PELTON_UNROLL
 #elif defined(__clang__)
