@@ -274,7 +274,7 @@ void bind_building(nb::class_<Program>& program) {
                std::shared_ptr<HeadScreen> screen) {
                 require(weight != nullptr && screen != nullptr && weight.get() == &screen->head(),
                         "a screen belongs to its head");
-                p.add(std::make_unique<ScreenedLinearInstruction>(
+                p.add_head(std::make_unique<ScreenedLinearInstruction>(
                     LinearInput{x, blocks, fine}, std::move(weight), output, std::move(screen)));
             },
             "x"_a, "blocks"_a, "weight"_a, "y"_a, "fine"_a, "screen"_a)
@@ -340,6 +340,7 @@ void bind_runtime(nb::module_& m) {
                 return copy_of(mass.data(), spans, static_cast<std::int64_t>(mass.size()) / spans);
             },
             "index"_a)
+        .def("greatest", &Program::greatest)
         .def("set_trace", &Program::set_trace, "on"_a)
         .def("trace", &trace)
         .def("events", &events)

@@ -45,8 +45,11 @@ PELTON_INLINE f32x16 operator+(f32x16 a, f32x16 b){
     sqrt(f32x16 a){PELTON_LANES(f32x16, __builtin_sqrtf(a.v[i]))} PELTON_INLINE f32x16
     round_even(f32x16 a){PELTON_LANES(f32x16, __builtin_nearbyintf(a.v[i]))} PELTON_INLINE mask16
     less(f32x16 a, f32x16 b){PELTON_LANES(mask16, a.v[i] < b.v[i])} PELTON_INLINE f32x16
-    select(mask16 m, f32x16 a, f32x16 b) {
-    PELTON_LANES(f32x16, m.v[i] ? a.v[i] : b.v[i])
+    select(mask16 m, f32x16 a, f32x16 b){PELTON_LANES(f32x16, m.v[i] ? a.v[i] : b.v[i])} PELTON_INLINE
+    bool any(mask16 m) {
+    bool found = false;
+    for (int i = 0; i < 16; ++i) found = found || m.v[i];
+    return found;
 }
 
 // Lane i takes what lane i ^ kDistance has.

@@ -70,6 +70,19 @@ int64_t most_likely(const float* x, int64_t count) {
     return at;
 }
 
+// A sum is NaN where one of its terms is, or where infinities meet.
+bool exceeds(const float* x, int64_t count, float least) {
+    f32x16 largest = set1(kNothing), sum = set1(0.0f);
+    for (int64_t i = 0; i < count; i += 16) {
+        const int left = count - i < 16 ? static_cast<int>(count - i) : 16;
+        largest = max(largest, load_padded(x + i, count - i));
+        sum += load_first(x + i, left);
+    }
+    const f32x16 none = set1(0.0f), some = set1(1.0f), infinity = set1(-kNothing);
+    const f32x16 above = select(less(set1(least), largest), some, none);
+    return any(less(none, max(above, select(less(sum, infinity), none, some))));
+}
+
 float scale_logits(const float* x, int64_t count, float temperature, float lowest, float* t) {
     f32x16 largest = set1(kNothing);
     for (int64_t i = 0; i < count; i += 16) {

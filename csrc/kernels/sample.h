@@ -15,6 +15,8 @@ constexpr int kSampleBlock = 256;
 struct SampleKernels {
     // The first index of the largest of x; -1 if one is NaN or none is above -infinity.
     int64_t (*most_likely)(const float* x, int64_t count);
+    // Whether some x is above `least`, or may be NaN: of what it finds none in, there is none.
+    bool (*exceeds)(const float* x, int64_t count, float least);
     // t = x / temperature, -infinity where that is below `lowest`; returns the largest. count <=
     // kSampleBlock.
     float (*scale)(const float* x, int64_t count, float temperature, float lowest, float* t);
@@ -30,6 +32,7 @@ struct SampleKernels {
 #if defined(PELTON_ISA)
 namespace PELTON_ISA {
 int64_t most_likely(const float* x, int64_t count);
+bool exceeds(const float* x, int64_t count, float least);
 float scale_logits(const float* x, int64_t count, float temperature, float lowest, float* t);
 int64_t logits_reaching(const float* x, int64_t count, float temperature, float lowest, float* values,
                         int32_t* places);

@@ -16,7 +16,7 @@ const KernelTable& kernels() noexcept {
         {rotate},
         {route},
         {attend_chunk, merge_states, finish_state, add_mass, round_query, store_kv},
-        {most_likely, scale_logits, logits_reaching, weigh_logits},
+        {most_likely, exceeds, scale_logits, logits_reaching, weigh_logits},
     };
     return kTable;
 }

@@ -54,6 +54,13 @@ int Program::checked(int value) const {
     return value;
 }
 
+void Program::add_head(std::unique_ptr<ScreenedLinearInstruction> head) {
+    check_building();
+    require(head_ == nullptr, "a program has one screened head");
+    head_ = head.get();
+    add(std::move(head));
+}
+
 void Program::add_attend(int q, int k, int v, int output, AttendSpec spec, const AttendShape& shape) {
     check_building();
     last_kv_layer_ = std::max(last_kv_layer_, spec.kv_layer);
@@ -144,6 +151,13 @@ std::int64_t Program::rows_of(int value) const {
 const std::shared_ptr<AlignedBuffer>& Program::memory_of(int value) const {
     check_pass();
     return workspace_->buffer(frame_.is_local[checked(value)] != 0);
+}
+
+std::optional<std::vector<std::int32_t>> Program::greatest() const {
+    check_pass();
+    require(frame_.only_greatest, "the pass was to leave its logits");
+    if (head_ == nullptr) return std::nullopt;
+    return head_->greatest();
 }
 
 const std::vector<float>& Program::mass(std::int64_t index) const {

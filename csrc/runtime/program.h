@@ -3,12 +3,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/aligned_buffer.h"
 #include "runtime/attend_instruction.h"
 #include "runtime/instruction.h"
 #include "runtime/page_reserve.h"
+#include "runtime/screened_linear.h"
 
 namespace pelton {
 
@@ -71,6 +73,7 @@ class Program {
     // Building, until finish(). Values are numbered from 0; each is written by one instruction.
     int add_value(std::int64_t width, int row_set);
     void add(std::unique_ptr<Instruction> instruction);
+    void add_head(std::unique_ptr<ScreenedLinearInstruction> head);
     void add_attend(int q, int k, int v, int output, AttendSpec spec, const AttendShape& shape);
     std::shared_ptr<RopeTable> rope_table(const RopeSpec& spec);
     // Checks every instruction, assigns memory and barriers. Values in `keep` stay readable to the end of a
@@ -89,6 +92,9 @@ class Program {
     const std::shared_ptr<AlignedBuffer>& memory_of(int value) const;
     std::int64_t rows_of(int value) const;
     std::int64_t width_of(int value) const { return frame_.width(checked(value)); }
+    // Of the rows of logits of a pass that wanted their greatest only, once all of it has run: the place of
+    // each, as ScreenedLinearInstruction has it; nothing if the program has no such head.
+    std::optional<std::vector<std::int32_t>> greatest() const;
     // The attention mass of the instruction that has it as tap number `index`: [spans, slots].
     const std::vector<float>& mass(std::int64_t index) const;
     std::int64_t num_spans() const noexcept { return frame_.batch.num_spans(); }
@@ -141,6 +147,7 @@ class Program {
     std::vector<std::int64_t> steps_;  // of a run: where barriers cut its instructions, and the end
     std::vector<std::shared_ptr<AttendWork>> attend_works_;
     std::vector<const AttendInstruction*> with_mass_;  // in order of addition
+    const ScreenedLinearInstruction* head_ = nullptr;
     std::vector<std::shared_ptr<RopeTable>> rope_tables_;
     std::vector<Slot> slots_;
     std::vector<int> slot_of_;  // of value i

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/norms.h"
+#include "core/partition.h"
 
 namespace pelton {
 
@@ -14,6 +15,8 @@ namespace {
 
 // More rows read the head at the multipliers' speed, not the memory's.
 constexpr std::int64_t kScreenedRows = 4;
+// Of a product that is not stored: 48 KB of floats.
+constexpr std::int64_t kPieceRows = 96, kPiecePanels = 8, kPieceColumns = kPiecePanels * kPanelOutputs;
 
 // More than sums lose where factors are so small that products vanish.
 constexpr double kUnderflow = 1e-30;
@@ -60,9 +63,11 @@ void ScreenedLinearInstruction::prepare(const Frame& frame) {
     applies_ = wanted && screen_->ready();
     samples_ = wanted && screen_->num_samples() < kScreenSamples;
     if (wanted && !applies_) screen_->report(0, 0);
-    if (!applies_ && !samples_) return;
+    if (!frame.only_greatest) return;
     scratch_.resize(static_cast<std::size_t>(frame.pool->num_threads()));
     for (Scratch& scratch : scratch_) {
+        scratch.greatest.assign(static_cast<std::size_t>(rows), {});
+        if (!applies_ && !samples_) continue;
         scratch.blocks.resize(static_cast<std::size_t>(rows * (inputs / kBlockInputs + 1)));
         scratch.inputs.resize(static_cast<std::size_t>(inputs));
         scratch.bounds.resize(static_cast<std::size_t>(rows));
@@ -130,7 +135,7 @@ ScreenedLinearInstruction::Bound ScreenedLinearInstruction::bound(const Frame& f
 }
 
 // Exact products: what LinearInstruction does.
-void ScreenedLinearInstruction::multiply(const Frame& frame, const LinearRange& range, int thread) const {
+LinearCall ScreenedLinearInstruction::exact_call(const Frame& frame, int thread) const {
     LinearCall call{};
     call.weight = weight_->view();
     if (holds_blocks(*weight_)) {
@@ -139,10 +144,15 @@ void ScreenedLinearInstruction::multiply(const Frame& frame, const LinearRange& 
         call.inputs = frame.value(input_.x, thread);
     }
     call.input_stride = weight_->inputs();
-    call.outputs = frame.value(output_, thread);
-    call.output_stride = weight_->outputs();
     call.fine = input_.fine;
     call.reading = frame.readings.of(frame.rows(output_));
+    return call;
+}
+
+void ScreenedLinearInstruction::multiply(const Frame& frame, const LinearRange& range, int thread) const {
+    LinearCall call = exact_call(frame, thread);
+    call.outputs = frame.value(output_, thread);
+    call.output_stride = weight_->outputs();
     call.reading.ahead = 64;  // the panel was asked for as a whole
     frame.kernels->linear.linear(call, range);
 }
@@ -179,11 +189,48 @@ void ScreenedLinearInstruction::reach(const Frame& frame, std::int64_t row, RowR
 }
 
 void ScreenedLinearInstruction::run(const Frame& frame, int thread) const {
-    if (!applies_) {
-        whole_.run(frame, thread);
-        if (samples_ && thread == 0) sample(frame, thread);
-        return;
+    if (!frame.only_greatest) return whole_.run(frame, thread);
+    if (applies_) return run_screened(frame, thread);
+    run_in_pieces(frame, thread);
+    if (samples_ && thread == 0) sample(frame, thread);
+}
+
+void ScreenedLinearInstruction::run_in_pieces(const Frame& frame, int thread) const {
+    alignas(64) float piece[kPieceRows * kPieceColumns];
+    std::vector<Greatest>& greatest = scratch_[static_cast<std::size_t>(thread)].greatest;
+    const LinearRange own =
+        linear_share(weight_->num_panels(), frame.rows(output_), thread, frame.pool->num_threads());
+    LinearCall call = exact_call(frame, thread);
+    call.output_stride = kPieceColumns;
+    for (std::int64_t row = own.row_begin; row < own.row_end; row += kPieceRows) {
+        const std::int64_t row_end = std::min(row + kPieceRows, own.row_end);
+        for (std::int64_t panel = own.panel_begin; panel < own.panel_end; panel += kPiecePanels) {
+            const std::int64_t end = std::min(panel + kPiecePanels, own.panel_end);
+            const std::int64_t column = panel * kPanelOutputs;
+            const std::int64_t count = std::min(end * kPanelOutputs, weight_->outputs()) - column;
+            call.outputs = piece - (row * kPieceColumns + column);
+            call.then =
+                call.weight.data + (end < own.panel_end ? end : own.panel_begin) * call.weight.panel_bytes;
+            frame.kernels->linear.linear(call, {panel, end, row, row_end});
+            for (std::int64_t r = row; r < row_end; ++r)
+                greatest[static_cast<std::size_t>(r)].look(frame.kernels->sample,
+                                                           piece + (r - row) * kPieceColumns, count, column);
+        }
     }
+}
+
+std::vector<std::int32_t> ScreenedLinearInstruction::greatest() const {
+    std::vector<std::int32_t> tokens;
+    if (scratch_.empty()) return tokens;
+    for (std::size_t row = 0; row < scratch_.front().greatest.size(); ++row) {
+        Greatest all;
+        for (const Scratch& scratch : scratch_) all.join(scratch.greatest[row]);
+        tokens.push_back(all.token());
+    }
+    return tokens;
+}
+
+void ScreenedLinearInstruction::run_screened(const Frame& frame, int thread) const {
     Scratch& scratch = scratch_[static_cast<std::size_t>(thread)];
     const std::int64_t rows = frame.rows(output_);
     const RowRange panels = share_of(weight_->num_panels(), thread, frame.pool->num_threads());
@@ -200,9 +247,18 @@ void ScreenedLinearInstruction::run(const Frame& frame, int thread) const {
             if (i + 1 < scratch.panels.size())
                 prefetch_panel(weight_->view(), scratch.panels[i + 1], frame.readings.one.keep);
             multiply(frame, {scratch.panels[i], scratch.panels[i] + 1, row, row + 1}, thread);
+            look_at_panel(frame, scratch.panels[i], row, thread);
         }
         scratch.exact += static_cast<std::int64_t>(scratch.panels.size());
     }
+}
+
+void ScreenedLinearInstruction::look_at_panel(const Frame& frame, std::int64_t panel, std::int64_t row,
+                                              int thread) const {
+    const std::int64_t width = weight_->outputs(), column = panel * kPanelOutputs;
+    scratch_[static_cast<std::size_t>(thread)].greatest[static_cast<std::size_t>(row)].look(
+        frame.kernels->sample, frame.value(output_, thread) + row * width + column,
+        std::min<std::int64_t>(kPanelOutputs, width - column), column);
 }
 
 // Panels of which some output may be the greatest; the logits of the others become -infinity.

@@ -1,17 +1,18 @@
-// The product with the output head where nobody wants more of a row than its greatest entry.
+// The product with the output head, of whose rows nobody may want more than where their greatest entry is.
 #pragma once
 
 #include <memory>
 #include <vector>
 
 #include "core/head_screen.h"
+#include "runtime/greatest.h"
 #include "runtime/linear_instructions.h"
 
 namespace pelton {
 
-// Of passes of few rows that want their greatest logits only (Frame::only_greatest), every logit that may be
-// the greatest is what LinearInstruction computes, and the others are -infinity. Other passes are a
-// LinearInstruction's.
+// Passes that want the greatest logits only (Frame::only_greatest) find their places. Of few rows every logit
+// that may be the greatest is what LinearInstruction computes, and the others are -infinity; many rows are
+// multiplied in pieces that stay in the cache and are not stored. Other passes are a LinearInstruction's.
 class ScreenedLinearInstruction : public Instruction {
   public:
     ScreenedLinearInstruction(LinearInput input, Weight weight, int output,
@@ -21,6 +22,9 @@ class ScreenedLinearInstruction : public Instruction {
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return whole_.name(); }
     bool row_wise() const noexcept override { return false; }
+    // After a pass that wants the greatest only: of each row its place, -1 where one logit is NaN or none is
+    // above -infinity.
+    std::vector<std::int32_t> greatest() const;
 
   private:
     // What bounds the error of a row's coarse products: that of output i is coefficient * residual i + base.
@@ -33,15 +37,20 @@ class ScreenedLinearInstruction : public Instruction {
         std::vector<Bound> bounds;            // [rows]
         std::vector<float> reached;           // [rows] the greatest exact product of a panel of this thread's
         std::vector<std::int64_t> panels;     // candidates
+        std::vector<Greatest> greatest;       // [rows] in what this thread multiplied
         std::int64_t exact = 0;               // panels multiplied exactly in this pass
     };
     void sample(const Frame& frame, int thread) const;
     void round_row(const Frame& frame, std::int64_t row, int thread) const;
     Bound bound(const Frame& frame, std::int64_t row, int thread) const;
+    LinearCall exact_call(const Frame& frame, int thread) const;
     void multiply(const Frame& frame, const LinearRange& range, int thread) const;
+    void look_at_panel(const Frame& frame, std::int64_t panel, std::int64_t row, int thread) const;
     void find_candidates(const Frame& frame, std::int64_t row, RowRange panels, int thread) const;
     void multiply_coarsely(const Frame& frame, RowRange panels, int thread) const;
     void reach(const Frame& frame, std::int64_t row, RowRange panels, int thread) const;
+    void run_screened(const Frame& frame, int thread) const;
+    void run_in_pieces(const Frame& frame, int thread) const;
 
     LinearInstruction whole_;
     LinearInput input_;

@@ -326,6 +326,9 @@ class Program:
     def view(self, value: int) -> F32:
         """The value's own memory, [rows, width]; the next pass overwrites it."""
     def write(self, value: int, array: F32) -> None: ...
+    def greatest(self) -> list[int] | None:
+        """Of each row of logits of a pass that wanted no more: the place of its greatest, -1 where one is NaN
+        or none is above -infinity. None if the program has no screened head."""
     def mass(self, index: int) -> F32: ...
     def set_trace(self, on: bool) -> None: ...
     def trace(self) -> I64:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .decode.accept import Verifier
 from .decode.finish import Finish
 from .decode.logprobs import prompt_logprobs
-from .decode.sampler import Decoded, Outcome, Sampler
+from .decode.sampler import Decoded, Outcome, Sampler, outcome_of
 from .errors import NotFiniteError, PeltonError, RequestError
 from .events import TokenEvent
 from .kv import KVArena
@@ -44,7 +44,8 @@ class Roster(Protocol):
 
 @dataclass(frozen=True)
 class Committer:
-    """Turns a step's logits [R, V], in the order of the planned rows, into events."""
+    """Turns a step's logits [R, V], in the order of the planned rows, into events; or, where no more was
+    asked for, the places of the greatest of each row [R]."""
 
     roster: Roster
     sampler: Sampler
@@ -52,14 +53,20 @@ class Committer:
     kv: KVArena
     stats: EngineStats
 
-    def commit(self, planned: Seq[Planned], logits: Logits) -> list[TokenEvent]:
+    def commit(
+        self, planned: Seq[Planned], logits: Logits, greatest: list[int] | None = None
+    ) -> list[TokenEvent]:
         """Every sequence moves on by its rows. All next tokens are sampled in one call: most sequences want
         nothing else in most steps."""
         ends = list(accumulate(map(num_rows, planned)))
         choosing = [chooses(item) for item in planned]
         last = [end - 1 for end in compress(ends, choosing)]
-        requests = [item.sequence.decode for item in compress(planned, choosing)]
-        chosen = iter(self.sampler.sample(logits if len(last) == len(logits) else logits[last], requests))
+        if greatest is None:
+            requests = [item.sequence.decode for item in compress(planned, choosing)]
+            outcomes = self.sampler.sample(logits if len(last) == len(logits) else logits[last], requests)
+        else:
+            outcomes = [outcome_of(greatest[row]) for row in last]
+        chosen = iter(outcomes)
         events: list[TokenEvent] = []
         for item, is_chosen, end in zip(planned, choosing, ends, strict=True):
             if item.sequence.draft is not None:
@@ -184,8 +191,16 @@ def wants_logits(item: Planned) -> bool:
 
 
 def wants_only_greatest(planned: Seq[Planned]) -> bool:
-    """Whether each token is the most likely one, and nothing else is asked of the logits."""
-    return all(item.sequence.decode.is_plain and item.sequence.prompt_logprobs is None for item in planned)
+    """Whether each token is the most likely one, and nothing else is asked of the logits: no draft is
+    verified by them, no sibling takes its first token from them."""
+    sequences = [item.sequence for item in planned]
+    return all(
+        sequence.decode.is_plain
+        and sequence.prompt_logprobs is None
+        and sequence.draft is None
+        and not sequence.followers
+        for sequence in sequences
+    )
 
 
 def num_rows(item: Planned) -> int:

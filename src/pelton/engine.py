@@ -161,14 +161,17 @@ class Engine:
             asking = ends_of_prompts(schedule.planned)
             if asking:
                 keep_hidden_states(forward, self.executor.plan, batch, asking)
-            logits = self._no_logits
+            logits, greatest = self._no_logits, None
             if not asking or any(map(wants_logits, schedule.planned)):
                 forward.advance()
-                logits = forward.logits()
+                if batch.only_greatest:
+                    greatest = forward.greatest()
+                else:
+                    logits = forward.logits()
             took = perf_counter() - began
             self.stats.executor_seconds += took
             self.scheduler.observe(batch.num_rows, took)
-            events += self._committer.commit(schedule.planned, logits)
+            events += self._committer.commit(schedule.planned, logits, greatest)
         self.stats.steps += 1
         self.stats.step_seconds += perf_counter() - start
         return events

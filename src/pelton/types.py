@@ -58,7 +58,7 @@ class Batch:
     is_tree: I32  # [S], 0 or 1
     tables: I32  # [S, most blocks], padded with -1
     outputs: I32  # [R] batch rows whose logits are wanted
-    only_greatest: bool = False  # of each row of logits just the greatest: others may be -infinity
+    only_greatest: bool = False  # of each row of logits just the place of the greatest
     row_sets: Mapping[str, I32] = field(default_factory=lambda: MappingProxyType({}))
 
     @property

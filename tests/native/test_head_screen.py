@@ -29,6 +29,13 @@ def inputs_of(count: int, width: int = WIDTH, seed: int = 0, spread: float = 0.3
     return (along + spread * random.standard_normal((count, width))).astype(np.float32)
 
 
+def packed_floats(rows: F32) -> _native.PackedWeight:
+    outputs, inputs = rows.shape
+    weight = _native.PackedWeight(outputs, inputs, _native.WeightLayout.floats("F32"))
+    weight.pack_floats(0, rows.view(np.uint8), POOL)
+    return weight
+
+
 @dataclass
 class Head:
     """A program that embeds tokens as rows of `inputs` and multiplies them by a screened weight."""
@@ -55,6 +62,15 @@ class Head:
         self.program.run(0, self.program.num_instructions)
         return self.program.read(self.y)
 
+    def greatest(self, tokens: list[int]) -> list[int]:
+        """After `logits`: what the program says, which is what a look at all logits says."""
+        self.logits(tokens, True)
+        found = self.program.greatest()
+        assert found is not None
+        expected = _native.RowSampler(self.pool, self.isa).most_likely(self.logits(tokens, False))
+        assert found == expected
+        return found
+
     def prepare(self) -> None:
         """Everything that passes would do one after another."""
         for token in range(_native.SCREEN_SAMPLES):
@@ -69,6 +85,7 @@ class Head:
         np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
         exact = found != -np.inf
         np.testing.assert_array_equal(found[exact], expected[exact])
+        assert self.greatest(tokens) == expected.argmax(axis=1).tolist()
         return float(exact.mean())
 
 
@@ -82,7 +99,8 @@ def test_the_greatest_is_found_in_every_format(name: str, isa: str) -> None:
     assert np.median(shares) < 0.25
     for rows in (2, 3, 4):
         head.check(list(range(200, 200 + rows)))
-    assert head.check([0, 1, 2, 3, 4]) == 1.0  # too many rows: all are computed
+    for rows in (5, 48, 97, 200):  # too many to be screened: all are computed, and none stored
+        head.greatest([row % 300 for row in range(rows)])
 
 
 @settings(max_examples=30)
@@ -134,17 +152,19 @@ def test_what_is_not_finite_is_computed_as_ever() -> None:
     for token in (131, 132, 133):
         expected, found = head.logits([token], False), head.logits([token], True)
         np.testing.assert_array_equal(found, expected)
+    tokens = [130, 131, 132, 133, 134, 135]
+    nothing = [False, True, True, False, False, False]
+    assert [found < 0 for found in head.greatest(tokens)] == nothing
+    assert [head.greatest([token])[0] < 0 for token in tokens] == nothing
 
 
 def test_weights_that_are_not_finite_are_not_screened() -> None:
     rows = np.ones((64, WIDTH), np.float32)
     rows[40, 3] = np.inf
-    weight = _native.PackedWeight(64, WIDTH, _native.WeightLayout.floats("F32"))
-    weight.pack_floats(0, rows.view(np.uint8), POOL)
-    head = Head(weight, inputs_of(4))
+    head = Head(packed_floats(rows), inputs_of(4))
     head.prepare()
     assert not head.screen.ready
-    np.testing.assert_array_equal(head.logits([1], True), head.logits([1], False))
+    head.greatest([1])
 
 
 def test_a_screen_that_keeps_too_much_rests() -> None:
@@ -152,13 +172,12 @@ def test_a_screen_that_keeps_too_much_rests() -> None:
     rows = np.ones((640, WIDTH), np.float32) + 1e-3 * np.random.default_rng(0).random(
         (640, WIDTH), np.float32
     )
-    weight = _native.PackedWeight(640, WIDTH, _native.WeightLayout.floats("F32"))
-    weight.pack_floats(0, rows.view(np.uint8), POOL)
-    head = Head(weight, inputs_of(8))
+    head = Head(packed_floats(rows), inputs_of(8))
     head.prepare()
     assert head.screen.ready
+    assert head.check([3]) == 1.0
     for _ in range(20):
-        assert head.check([3]) == 1.0
+        head.greatest([3])
     ready = []
     for _ in range(600):
         ready.append(head.screen.ready)
@@ -172,7 +191,8 @@ def test_switched_off_everything_is_computed() -> None:
     head.prepare()
     assert head.check([5]) < 1.0
     head.screen.switch_on(False)
-    assert head.check([5]) == 1.0
+    head.greatest([5])
+    assert head.screen.share < 1.0
 
 
 def test_directions_must_be_orthonormal() -> None:
@@ -195,3 +215,38 @@ def test_a_small_or_odd_head_has_no_screen() -> None:
     assert screening.of(weight) is screening.of(weight) is not None
     odd = _native.PackedWeight(64, 33, _native.WeightLayout.floats("F32"))
     assert Screening(POOL, least_bytes=1).of(odd) is None
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_ties_infinities_and_rows_of_nothing(isa: str) -> None:
+    """Of equal logits the first counts, also across pieces, panels and threads."""
+    rows = np.zeros((1003, 32), np.float32)
+    for output, place in ((0, 0), (500, 1), (501, 1), (1002, 1), (17, 2), (900, 2)):
+        rows[output, place] = 1.0
+    rows[:, 6] = -1.0
+    inputs, all_rows = np.eye(32, dtype=np.float32)[:8], [*range(6)]
+    assert Head(packed_floats(rows), inputs, isa).greatest([0, 1, 2, 6, 7]) == [0, 500, 17, 0, 0]
+    ones, logits = np.ones((6, 32), np.float32), np.full((300, 32), -np.inf, np.float32)
+    assert Head(packed_floats(logits), ones, isa).greatest(all_rows) == [-1] * 6
+    logits[200] = 1.0
+    assert Head(packed_floats(logits), ones, isa).greatest(all_rows) == [200] * 6
+    logits[[250, 290]] = np.inf
+    assert Head(packed_floats(logits), ones, isa).greatest(all_rows) == [250] * 6
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.integers(5, 40), st.integers(1, 3))
+def test_the_greatest_of_many_rows(seed: int, outputs: int, rows: int, threads: int) -> None:
+    """Few different logits, so that ties are common; some of them no numbers."""
+    random = np.random.default_rng(seed)
+    weights = random.integers(-2, 3, (outputs, 32)).astype(np.float32)
+    inputs = random.integers(-1, 2, (rows, 32)).astype(np.float32)
+    inputs[random.random(rows) < 0.1, 3] = np.nan
+    Head(packed_floats(weights), inputs, pool=_native.ThreadPool(threads)).greatest([*range(rows)])
+
+
+def test_a_pass_that_leaves_its_logits_says_no_more() -> None:
+    head = Head(format_weight(FORMATS["Q8_0"], OUTPUTS, WIDTH).packed, inputs_of(4))
+    head.logits([1], False)
+    with pytest.raises(ValueError, match="was to leave its logits"):
+        head.program.greatest()

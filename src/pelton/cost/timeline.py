@@ -63,6 +63,12 @@ class TimedForward:
         self._marks.append(Mark(_OUT, PYTHON_TRACK, start, perf_counter_ns()))
         return result
 
+    def greatest(self) -> list[int]:
+        start = perf_counter_ns()
+        result = self._inner.greatest()
+        self._marks.append(Mark(_OUT, PYTHON_TRACK, start, perf_counter_ns()))
+        return result
+
 
 class TimedExecutor:
     """An executor whose calls are marked; it stands in an engine for as long as it is recorded."""

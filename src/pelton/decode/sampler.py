@@ -49,7 +49,7 @@ class Sampler:
             if self.chooser is None:
                 return _most_likely(logits)
             tokens = self.chooser.most_likely(np.ascontiguousarray(logits))
-            return [Decoded(token) if token >= 0 else not_finite() for token in tokens]
+            return [outcome_of(token) for token in tokens]
         if self.chooser is not None:
             return self._sample_natively(self.chooser, np.ascontiguousarray(logits), requests)
         return [_sample_row(row, request) for row, request in zip(logits, requests, strict=True)]
@@ -67,6 +67,11 @@ class Sampler:
         return [
             _sample_row(logits[row], request, chosen.get(row, -1)) for row, request in enumerate(requests)
         ]
+
+
+def outcome_of(token: int) -> Outcome:
+    """What becomes of a row whose most likely token that is; -1: it has none."""
+    return Decoded(token) if token >= 0 else not_finite()
 
 
 def _row_to_choose(row: int, request: DecodeRequest) -> RowToChoose:

@@ -148,13 +148,34 @@ class NativeForward:
 
     def logits(self) -> F32:
         """float32 [R, V] after the last step; valid until the next forward pass begins."""
-        self._check_current()
+        if self.batch.only_greatest:
+            raise PlanError("the batch asked for the greatest logits only", subject="forward")
+        return self._logits()
+
+    def greatest(self) -> list[int]:
+        """The most likely token of each row, -1 where there is none; see exec.protocol.Forward."""
+        self._check_end()
+        found = self._compiled.program.greatest()
+        if found is None:
+            return self._executor.most_likely(np.ascontiguousarray(self._logits()))
+        return [found[row] for row in self.batch.outputs] if self._has_all_rows else found
+
+    def _logits(self) -> F32:
+        self._check_end()
+        result = self._compiled.program.view(self._compiled.values[self._executor.plan.logits])
+        return result[self.batch.outputs] if self._has_all_rows else result
+
+    @property
+    def _has_all_rows(self) -> bool:
+        """Whether there are logits of rows that none were wanted of."""
         plan = self._executor.plan
-        if self._next < len(plan.steps):
-            where = f"stands at step {self._next} of {len(plan.steps)}"
-            raise PlanError(f"{where}; logits come last", subject="forward")
-        result = self._compiled.program.view(self._compiled.values[plan.logits])
-        return result[self.batch.outputs] if plan.shapes[plan.logits].rows == ALL_ROWS else result
+        return plan.shapes[plan.logits].rows == ALL_ROWS
+
+    def _check_end(self) -> None:
+        self._check_current()
+        count = len(self._executor.plan.steps)
+        if self._next < count:
+            raise PlanError(f"stands at step {self._next} of {count}; logits come last", subject="forward")
 
     def _check_current(self) -> None:
         if self._executor.current is not self:

@@ -28,7 +28,12 @@ class Forward(Protocol):
         """Replace a value that is live at the current step."""
 
     def logits(self) -> F32:
-        """float32 [R, V] after the last step; valid until the next forward pass begins."""
+        """float32 [R, V] after the last step; valid until the next forward pass begins. Not for a batch that
+        asked for the greatest only."""
+
+    def greatest(self) -> list[int]:
+        """Of a batch that asked for no more (`only_greatest`), after the last step: the first index of the
+        greatest of each row of logits, -1 where one is NaN or none is above -infinity."""
 
     @property
     def taps(self) -> Mapping[str, F32]:

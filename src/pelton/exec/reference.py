@@ -53,6 +53,13 @@ class ReferenceForward:
             return np.asarray(result[self.batch.outputs])
         return result
 
+    def greatest(self) -> list[int]:
+        logits = self.logits()
+        tokens = logits.argmax(axis=1)  # the first NaN, if there is one
+        known = np.take_along_axis(logits, tokens[:, None], axis=1)[:, 0] > -np.inf
+        found: list[int] = np.where(known, tokens, -1).tolist()
+        return found
+
 
 class ReferenceExecutor:
     """Runs a plan with NumPy; weights are dequantized once each, to float32, when first used."""

@@ -84,6 +84,9 @@ class _Poisoned:
         logits[self._rows, 7] = np.nan
         return logits
 
+    def greatest(self) -> list[int]:
+        return [-1 if row in self._rows else token for row, token in enumerate(self._inner.greatest())]
+
 
 class FaultyExecutor:
     """Runs another executor until a sequence reaches the position its prompt names."""
