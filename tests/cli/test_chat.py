@@ -178,7 +178,10 @@ class Terminal:
     def __init__(self, env: dict[str, str]) -> None:
         self._master, slave = pty.openpty()
         arguments = (*COMMAND, "chat", "--temp", "0", "-n", "24")
+        # A job in the background ignores Ctrl-C, and so would what it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(arguments, env=env, stdin=slave, stdout=slave, stderr=slave)
+        signal.signal(signal.SIGINT, before)
         os.close(slave)
         self.shown = ""
 
