@@ -191,8 +191,15 @@ def test_switched_off_everything_is_computed() -> None:
     head.prepare()
     assert head.check([5]) < 1.0
     head.screen.switch_on(False)
-    head.greatest([5])
-    assert head.screen.share < 1.0
+    head.greatest([5])  # reports what the passes before found
+    share = head.screen.share
+    for token in (5, 6, 7):
+        head.greatest([token])
+    assert head.screen.share == share  # nothing was screened since
+    head.screen.switch_on(True)
+    for token in (5, 6, 7):
+        head.greatest([token])
+    assert head.screen.share != share
 
 
 def test_directions_must_be_orthonormal() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
+from ..exec.greatest import places_of_greatest
 from .logprobs import TokenLogprobs, not_finite, token_logprobs
 from .philox import uniform
 from .processor import REFUSED, Logits
@@ -47,8 +48,9 @@ class Sampler:
         assert logits.shape[:-1] == (len(requests),)
         if all(request.is_plain for request in requests):
             if self.chooser is None:
-                return _most_likely(logits)
-            tokens = self.chooser.most_likely(np.ascontiguousarray(logits))
+                tokens = places_of_greatest(logits)
+            else:
+                tokens = self.chooser.most_likely(np.ascontiguousarray(logits))
             return [outcome_of(token) for token in tokens]
         if self.chooser is not None:
             return self._sample_natively(self.chooser, np.ascontiguousarray(logits), requests)
@@ -94,18 +96,6 @@ def _sample_row(logits: Logits, request: DecodeRequest, chosen: int = -1) -> Out
 
 def _random(request: DecodeRequest) -> float:
     return uniform(request.seed, request.history.position, request.stream)
-
-
-def _most_likely(logits: NDArray[np.float32]) -> list[Outcome]:
-    if len(logits) == 1:
-        return [_checked(int(logits[0].argmax()), logits[0])]
-    tokens = logits.argmax(axis=1)
-    return [_checked(token, row) for token, row in zip(tokens.tolist(), logits, strict=True)]
-
-
-def _checked(token: int, row: Logits) -> Outcome:
-    # argmax stops at the first NaN, so looking at the winner tells NaN and all -infinity
-    return Decoded(token) if row[token] > REFUSED else not_finite()
 
 
 def _choose(logits: Logits, request: DecodeRequest) -> int:

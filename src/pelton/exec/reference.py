@@ -11,6 +11,7 @@ from ..kv import KVArena
 from ..plan import Plan, verify
 from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
+from .greatest import places_of_greatest
 
 F32 = NDArray[np.float32]
 
@@ -54,11 +55,7 @@ class ReferenceForward:
         return result
 
     def greatest(self) -> list[int]:
-        logits = self.logits()
-        tokens = logits.argmax(axis=1)  # the first NaN, if there is one
-        known = np.take_along_axis(logits, tokens[:, None], axis=1)[:, 0] > -np.inf
-        found: list[int] = np.where(known, tokens, -1).tolist()
-        return found
+        return places_of_greatest(self.logits())
 
 
 class ReferenceExecutor:
