@@ -75,6 +75,28 @@ def continuous_batching(model: str) -> Measured:
     )
 
 
+def multi_step(model: str) -> Measured:
+    """One greedy sequence, 128 tokens at a time: a pass in each engine step, or several."""
+    with LLM(model, prefix_cache=False, context_length=512) as llm:
+        prompt = random_prompt(llm, 8)
+
+        def run(patience: float) -> float:
+            state = llm.requests.add(prompt, greedy(128))
+            start = perf_counter()
+            while not state.finished:
+                llm.requests.step(patience)
+            return perf_counter() - start
+
+        run(0.0)
+        once, many = [], []
+        for _ in range(5 * ROUNDS):
+            once.append(run(0.0))
+            many.append(run(0.25))
+    return Measured(
+        "decoding speed of one sequence", median(once) / median(many), "times", "a step for each pass"
+    )
+
+
 def paged_kv(model: str) -> Measured:
     """Blocks in use by eight continuations of one 1,024-token prompt, shared against separate."""
     with LLM(model, prefix_cache=False, context_length=2048) as llm:
@@ -172,6 +194,7 @@ def ngram(model: str) -> Measured:
 CASES: Mapping[str, Callable[[str], Measured]] = {
     "stall-free-chunked-prefill": stall_free,
     "continuous-batching": continuous_batching,
+    "multi-step-scheduling": multi_step,
     "paged-kv": paged_kv,
     **KERNEL_CASES,
     "counter-based-sampling": counter_sampling,

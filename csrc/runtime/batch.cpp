@@ -51,6 +51,15 @@ void RaggedBatch::assign(const BatchArrays& arrays, const std::vector<RowSetView
     }
 }
 
+void RaggedBatch::move_on(const std::vector<std::int32_t>& tokens, std::int64_t num_blocks) {
+    require(single_rows_ && tokens.size() == tokens_.size(), "only spans of one row each move on");
+    tokens_ = tokens;
+    for (std::vector<std::int32_t>* places : {&positions_, &slots_, &context_})
+        for (std::int32_t& place : *places) ++place;
+    ++max_position_;
+    check_spans(num_blocks);
+}
+
 void RaggedBatch::check_spans(std::int64_t num_blocks) {
     single_rows_ = true;
     blocks_used_ = 0;

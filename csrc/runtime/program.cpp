@@ -108,10 +108,16 @@ void Program::begin(const BatchArrays& batch, const std::vector<RowSetView>& row
     frame_.batch.assign(batch, row_sets, kv.num_blocks);
     frame_.kv = kv;
     frame_.only_greatest = only_greatest;
+    prepare_pass(std::move(arena));
+}
+
+// For the batch that the frame has.
+void Program::prepare_pass(std::shared_ptr<const void> arena) {
+    pass_ = -1;
     frame_.replicated = pool_->num_threads() > 1 && frame_.batch.num_rows() <= kReplicatedRows;
     const std::int64_t shared = lay_out(false), local = lay_out(true);
     const std::int64_t pass =
-        workspace_->start_pass(shared, local * (frame_.replicated ? pool_->num_threads() : 1), kv,
+        workspace_->start_pass(shared, local * (frame_.replicated ? pool_->num_threads() : 1), frame_.kv,
                                frame_.batch.blocks_used(), std::move(arena));
     frame_.shared = workspace_->shared_floats();
     frame_.local = workspace_->local_floats();
@@ -195,6 +201,24 @@ void Program::run(std::int64_t begin, std::int64_t end) {
                 instructions_[i]->run(frame_, part);
         });
     });
+}
+
+std::vector<std::vector<std::int32_t>> Program::feed_back(std::int64_t passes,
+                                                          const std::vector<std::int32_t>& ends) {
+    check_pass();
+    require(passes > 0 && head_ != nullptr, "only a program with a screened head runs several passes");
+    std::vector<std::vector<std::int32_t>> found;
+    for (;;) {
+        run(0, num_instructions());
+        found.push_back(*greatest());
+        const bool ended = std::any_of(found.back().begin(), found.back().end(), [&](std::int32_t token) {
+            return token < 0 || std::find(ends.begin(), ends.end(), token) != ends.end();
+        });
+        if (ended || static_cast<std::int64_t>(found.size()) == passes) return found;
+        pass_ = -1;  // should the next not begin
+        frame_.batch.move_on(found.back(), frame_.kv.num_blocks);
+        prepare_pass(workspace_->arena());
+    }
 }
 
 // Events belong to the thread, sums to the part.

@@ -85,6 +85,11 @@ class Program {
     void begin(const BatchArrays& batch, const std::vector<RowSetView>& row_sets, const KvArrays& kv,
                std::shared_ptr<const void> arena, bool only_greatest);
     void run(std::int64_t begin, std::int64_t end);
+    // Of a pass that has begun, over spans of one row each and for their greatest logits only: runs all of
+    // it, and then so many passes in all, each over the tokens that the one before found. What each found;
+    // the last is the one in which some row found one of `ends`, or none.
+    std::vector<std::vector<std::int32_t>> feed_back(std::int64_t passes,
+                                                     const std::vector<std::int32_t>& ends);
     // [rows, width] of a value, while it is live.
     const float* read(int value) const;
     void write(int value, const float* from);
@@ -137,6 +142,7 @@ class Program {
     int take_slot(int value);
     void place_barriers(bool replicated);
     std::int64_t lay_out(bool local);
+    void prepare_pass(std::shared_ptr<const void> arena);
     void run_traced(std::uint32_t count, int thread);
 
     std::shared_ptr<ThreadPool> pool_;

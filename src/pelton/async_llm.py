@@ -15,7 +15,7 @@ from .errors import EngineStoppedError
 from .llm import LLM
 from .outputs import RequestOutput, StreamOutput
 from .request import RequestState
-from .requests import Prompt
+from .requests import LIVE_PATIENCE, Prompt
 from .terms import ORDINARY, RequestTerms
 
 
@@ -152,7 +152,7 @@ class AsyncLLM:
     def _work(self) -> None:
         try:
             while self._take_commands():
-                deltas = self.llm.requests.step()
+                deltas = self.llm.requests.step(LIVE_PATIENCE)
                 self.last_step = monotonic()
                 for delta in deltas:
                     caller = self._callers.get(id(delta.request))

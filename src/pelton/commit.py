@@ -75,6 +75,16 @@ class Committer:
                 self._advance(item, next(chosen) if is_chosen else None, logits, end, events)
         return events
 
+    def commit_passes(self, planned: Seq[Planned], found: Seq[list[int]]) -> list[TokenEvent]:
+        """The same for several passes over the same rows, each of which left the places of the greatest. Who
+        ends takes nothing of later passes."""
+        nothing = np.zeros((0, 0), dtype=np.float32)
+        events = self.commit(planned, nothing, found[0])
+        for tokens in found[1:]:
+            live = [self.roster.is_live(item.sequence.id) for item in planned]
+            events += self.commit(list(compress(planned, live)), nothing, list(compress(tokens, live)))
+        return events
+
     def fail(self, sequence: Sequence, error: PeltonError) -> TokenEvent:
         """End a sequence with an error."""
         self.roster.abort(sequence.id)
@@ -201,6 +211,12 @@ def wants_only_greatest(planned: Seq[Planned]) -> bool:
         and not sequence.followers
         for sequence in sequences
     )
+
+
+def ends_of(planned: Seq[Planned]) -> frozenset[int]:
+    """Tokens with which one of the sequences may end."""
+    rules = [item.sequence.rules for item in planned]
+    return frozenset().union(*(own.end_token_ids | own.stop_token_ids for own in rules))
 
 
 def num_rows(item: Planned) -> int:

@@ -19,7 +19,7 @@ from .errors import ConfigError, RequestError
 from .loading import LoadedEngine, load_engine
 from .outputs import EMBEDDING, Embedding, EmbeddingOutput, RequestOutput, StreamOutput
 from .request import RequestState
-from .requests import Delta, Message, Prompt, Requests
+from .requests import LIVE_PATIENCE, Delta, Message, Prompt, Requests
 from .sched.registry import offline_scheduler
 from .settings import EngineSettings
 from .spec.draft import Drafter
@@ -28,6 +28,8 @@ from .text.grammar_check import GrammarCheck
 from .weights.catalogue import DEFAULT_MODEL
 from .weights.store import ModelStore, Progress, default_store
 
+_PATIENCE = 0.25
+"""Seconds in the engine at a time while nobody sees pieces of an answer; Ctrl-C waits for so long."""
 _ALIASES = {"max_model_len": "context_length", "kv_cache_dtype": "kv_dtype"}
 
 
@@ -134,7 +136,7 @@ class LLM:
         try:
             while pieces or not state.finished:
                 if not pieces:
-                    self._step()
+                    self._step(LIVE_PATIENCE)
                 while pieces:
                     yield pieces.popleft()
         finally:
@@ -170,9 +172,9 @@ class LLM:
             return self.requests.render(chat)
         return cast("Prompt", prompt)  # it is looked at where it is added
 
-    def _step(self) -> list[Delta]:
+    def _step(self, patience: float) -> list[Delta]:
         """One engine step; streams get their pieces, whoever made it."""
-        deltas = self.requests.step()
+        deltas = self.requests.step(patience)
         for delta in deltas:
             pieces = self._streams.get(delta.request)
             if pieces is not None:
@@ -193,7 +195,8 @@ class LLM:
             with _progress_bar(len(states), use_tqdm) as advance:
                 left = set(states)
                 while left:
-                    ended = {delta.request for delta in self._step() if delta.request.finished} & left
+                    deltas = self._step(LIVE_PATIENCE if self._streams else _PATIENCE)
+                    ended = {delta.request for delta in deltas if delta.request.finished} & left
                     left -= ended
                     advance(len(ended))
         finally:

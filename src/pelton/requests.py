@@ -27,6 +27,10 @@ Prompt = str | Sequence[int] | NDArray[np.integer[Any]] | Mapping[str, object]
 """A text; token ids; or either as vLLM wraps them, {"prompt": text} or {"prompt_token_ids": ids}."""
 
 
+LIVE_PATIENCE = 0.02
+"""Seconds for which tokens may be held back where somebody reads them as they come."""
+
+
 class Delta(NamedTuple):
     """A piece of one request's output."""
 
@@ -88,10 +92,10 @@ class Requests:
         self._states.update(dict.fromkeys(sequences, state))
         return state
 
-    def step(self) -> list[Delta]:
-        """One engine step; what it added to each request."""
+    def step(self, patience: float = 0.0) -> list[Delta]:
+        """One engine step; what it added to each request. `patience`: see Engine.step."""
         deltas = []
-        for event in self._engine.step():
+        for event in self._engine.step(patience):
             state = self._states.get(event.sequence)
             if state is None:
                 continue

@@ -6,8 +6,8 @@ H query heads, K key-value heads, D head dimension, V vocabulary, B blocks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -68,6 +68,13 @@ class Batch:
     @property
     def num_spans(self) -> int:
         return len(self.context)
+
+    def moved_on(self, tokens: Sequence[int]) -> Batch:
+        """The same spans, of one row each, a position on: `tokens` [S] follow theirs."""
+        assert len(tokens) == self.num_spans == self.num_rows
+        at = self.context + np.int32(1)
+        following = np.array(tokens, dtype=np.int32)
+        return replace(self, tokens=following, positions=at, slots=at, context=at)
 
     def rows(self, row_set: str) -> I32:
         """Batch rows of a named row set, ascending."""

@@ -105,13 +105,15 @@ def stream_answer(
 
     Raises the request's own error if it fails, after what came before it was shown.
     """
+    from ..requests import LIVE_PATIENCE
+
     answer = Answer(len(prompt))
     start = perf_counter()
     state = llm.requests.add(prompt, params)
     try:
         with between_steps() as interrupt:
             while not state.finished and not interrupt.asked:
-                for delta in llm.requests.step():
+                for delta in llm.requests.step(LIVE_PATIENCE):
                     answer.take(delta.output, perf_counter() - start)
                     if delta.output.text:
                         show(delta.output.text)

@@ -151,6 +151,9 @@ class Recorder:
         self.load = StepLoad.of(schedule.planned)
         return schedule
 
+    def ahead(self, planned: Sequence[Planned], most: int) -> int:
+        return self._inner.ahead(planned, most)
+
     def observe(self, rows: int, seconds: float) -> None:
         self._inner.observe(rows, seconds)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
@@ -51,6 +51,7 @@ class TimedForward:
         self._inner = inner
         self._marks = marks
         self.read, self.write, self.taps = inner.read, inner.write, inner.taps
+        self.batch, self.kv = inner.batch, inner.kv
 
     def advance(self, end: int | None = None) -> None:
         start = perf_counter_ns()
@@ -67,6 +68,12 @@ class TimedForward:
         start = perf_counter_ns()
         result = self._inner.greatest()
         self._marks.append(Mark(_OUT, PYTHON_TRACK, start, perf_counter_ns()))
+        return result
+
+    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+        start = perf_counter_ns()
+        result = self._inner.feed_back(passes, ends)
+        self._marks.append(Mark(_RUN, PYTHON_TRACK, start, perf_counter_ns()))
         return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..kv import KVArena
 from ..plan import Plan, verify
 from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
+from .feedback import feed_back
 from .native_program import CompiledPlan, Target, compile_plan
 from .native_screen import Screening
 from .native_tuning import UNTUNED, Readings, tuned
@@ -160,6 +161,16 @@ class NativeForward:
             return self._executor.most_likely(np.ascontiguousarray(self._logits()))
         return [found[row] for row in self.batch.outputs] if self._has_all_rows else found
 
+    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+        """Several greedy passes in one call; see exec.protocol.Forward."""
+        self._check_current()
+        if self._next > 0 or not self._compiled.has_head or self._compiled.taps:
+            return feed_back(self._executor, self, passes, ends)
+        self._executor.current = None  # another batch takes this one's place
+        found = self._compiled.program.feed_back(passes, list(ends))
+        self._executor.prepare_screen(len(found) - 1)
+        return found
+
     def _logits(self) -> F32:
         self._check_end()
         result = self._compiled.program.view(self._compiled.values[self._executor.plan.logits])
@@ -232,11 +243,17 @@ class NativeExecutor:
     def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
         """Start a pass; the one before ends. ValueError for a batch whose indices lie outside."""
         self.current = None
-        if batch.only_greatest and self._target is not None:
-            self._target.screening.advance()
+        if batch.only_greatest:
+            self.prepare_screen(1)
         forward = NativeForward(self, batch, kv)
         self.current = forward
         return forward
+
+    def prepare_screen(self, passes: int) -> None:
+        """What so many passes that want the greatest logits only do for those after them."""
+        if self._target is not None:
+            for _ in range(passes):
+                self._target.screening.advance()
 
     def most_likely(self, logits: F32) -> list[int]:
         """The most likely token of each row of `logits` [R, V]; see decode.shape.RowChooser."""

@@ -54,7 +54,8 @@ class TapSource:
 @dataclass(frozen=True)
 class CompiledPlan:
     """`ends`: cut (step of the original plan) -> instructions before it. `values`: original value ->
-    program value. `row_sets`: names of sets 1, 2, ... `layers`: of every instruction."""
+    program value. `row_sets`: names of sets 1, 2, ... `layers`: of every instruction. `has_head`: the program
+    finds the greatest logits by itself."""
 
     program: Program
     ends: Mapping[int, int]
@@ -62,6 +63,7 @@ class CompiledPlan:
     taps: tuple[TapSource, ...]
     row_sets: tuple[str, ...]
     layers: tuple[int, ...]
+    has_head: bool
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Lowering:
         self._readers = Readers(fused, target.weights, self._fine)
         self._layers: list[int] = []
         self._keep = [self._ids[self._plan.logits]]
-        self._num_mass = 0
+        self._has_head = False
         self._taps: list[TapSource] = []
 
     def run(self) -> CompiledPlan:
@@ -121,7 +123,8 @@ class _Lowering:
         self._program.finish(self._keep)
         values = {old: self._ids[new] for old, new in self._fused.values.items()}
         names = tuple(self._row_sets)[1:]
-        return CompiledPlan(self._program, ends, values, tuple(self._taps), names, tuple(self._layers))
+        taps, layers = tuple(self._taps), tuple(self._layers)
+        return CompiledPlan(self._program, ends, values, taps, names, layers, self._has_head)
 
     def _value(self, width: int, rows: str) -> int:
         return self._program.value(width, self._row_sets[rows])
@@ -195,6 +198,7 @@ class _Lowering:
             return False
         fine = op.weight in self._fine
         x, blocks = self._input(step.inputs[0], op.weight, fine=fine)
+        self._has_head = True
         self._program.screened_linear(x, blocks, weight, self._ids[step.outputs[0]], fine, screen)
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +34,18 @@ class Forward(Protocol):
     def greatest(self) -> list[int]:
         """Of a batch that asked for no more (`only_greatest`), after the last step: the first index of the
         greatest of each row of logits, -1 where one is NaN or none is above -infinity."""
+
+    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+        """Instead of advancing, for a batch of one row a span that asked for the greatest only: run all of
+        this pass, and then so many in all, each over the tokens that the one before found, at their next
+        positions. What `greatest` is after each; the last is one in which a row has none or found one of
+        `ends`. The tables must have slots for all of them."""
+
+    @property
+    def batch(self) -> Batch: ...
+
+    @property
+    def kv(self) -> KVArena: ...
 
     @property
     def taps(self) -> Mapping[str, F32]:

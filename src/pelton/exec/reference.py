@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from ..kv import KVArena
 from ..plan import Plan, verify
 from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
+from .feedback import feed_back
 from .greatest import places_of_greatest
 
 F32 = NDArray[np.float32]
@@ -56,6 +57,9 @@ class ReferenceForward:
 
     def greatest(self) -> list[int]:
         return places_of_greatest(self.logits())
+
+    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+        return feed_back(self._executor, self, passes, ends)
 
 
 class ReferenceExecutor:

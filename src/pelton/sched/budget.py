@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
@@ -128,6 +129,16 @@ class TokenBudgetScheduler:
             self._waiting.remove(sequence)
             self._forget(sequence)
         sequence.release()
+
+    def ahead(self, planned: Seq[Planned], most: int) -> int:
+        """1 where somebody waits, for a place or as an order may change with each step."""
+        if self._waiting or self._policy.preemptive or len(planned) < len(self._running):
+            return 1
+        if not all(self._claims.prepare(item.sequence, item.sequence.computed + most) for item in planned):
+            return 1
+        for _ in range(most - 1):
+            self._policy.ran(planned, self._now)
+        return most
 
     def observe(self, rows: int, seconds: float) -> None:
         self._rates.observe(rows, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -40,6 +41,10 @@ class Scheduler(Protocol):
 
     def schedule(self) -> Schedule:
         """Pick this step's rows and prepare their KV slots; may preempt."""
+
+    def ahead(self, planned: Seq[Planned], most: int) -> int:
+        """How many passes, at most `most`, the rows just planned, each a decoding sequence's next token, may
+        run before anyone is scheduled again; their KV slots are prepared."""
 
     def observe(self, rows: int, seconds: float) -> None:
         """What the step that was scheduled last cost: policies that estimate times learn from it."""

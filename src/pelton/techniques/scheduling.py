@@ -28,6 +28,17 @@ SCHEDULING: tuple[Technique, ...] = (
         source="pelton.sched.budget:TokenBudgetScheduler",
     ),
     Technique(
+        name="multi-step-scheduling",
+        family="scheduling",
+        title="Greedy sequences that nobody waits for run several passes in one call",
+        papers=(),
+        exact=True,
+        switch="always on; a stream's tokens are held back for 20 ms at most",
+        test="tests/test_multi_step.py::test_the_tokens_are_those_of_single_passes",
+        benchmark="multi-step-scheduling",
+        source="pelton.engine:Engine",
+    ),
+    Technique(
         name="skip-join-mlfq",
         family="scheduling",
         title="Queues that a request sinks through as it runs, joined by its prompt's length",

@@ -14,11 +14,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
 from pelton.engine import Engine
+from pelton.exec.feedback import feed_back
 from pelton.exec.protocol import F32, Executor, Forward
 from pelton.kv import KVArena
 from pelton.loading import LoadedEngine
@@ -67,13 +68,15 @@ _FAULTS: Mapping[int, Callable[[], None]] = {
 }
 
 
-class _Poisoned:
-    """A forward pass with rows of logits that are not numbers."""
+class _Watched:
+    """A forward pass with rows of logits that are not numbers, perhaps; those that follow are watched too."""
 
-    def __init__(self, inner: Forward, rows: list[int]) -> None:
+    def __init__(self, executor: Executor, inner: Forward, rows: list[int]) -> None:
+        self._executor = executor
         self._inner = inner
         self._rows = rows
         self.advance, self.read, self.write = inner.advance, inner.read, inner.write
+        self.batch, self.kv = inner.batch, inner.kv
 
     @property
     def taps(self) -> Mapping[str, F32]:
@@ -86,6 +89,9 @@ class _Poisoned:
 
     def greatest(self) -> list[int]:
         return [-1 if row in self._rows else token for row, token in enumerate(self._inner.greatest())]
+
+    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+        return feed_back(self._executor, self, passes, ends)
 
 
 class FaultyExecutor:
@@ -115,8 +121,7 @@ class FaultyExecutor:
                 poisoned += [i for i, row in enumerate(batch.outputs) if rows.start <= row < rows.stop]
             elif fault is not None:
                 _FAULTS[fault]()
-        forward = self._inner.begin(batch, kv)
-        return _Poisoned(forward, poisoned) if poisoned else forward
+        return _Watched(self, self._inner.begin(batch, kv), poisoned)
 
     def _fault(self, block: int, tokens: I32, positions: I32) -> int | None:
         if positions[0] == 0:

@@ -24,7 +24,7 @@ from ...decode.grammar import Grammar
 from ...errors import EngineStoppedError, PeltonError
 from ...loading import LoadedEngine, load_resolved
 from ...request import RequestState
-from ...requests import Requests
+from ...requests import LIVE_PATIENCE, Requests
 from ...settings import default_threads
 from ..seeing.logs import TextLines
 from ..seeing.view import facts_of, load_of, view_of
@@ -171,7 +171,7 @@ class Worker:
         return None
 
     def _step(self) -> list[Piece]:
-        deltas = self._requests.step()
+        deltas = self._requests.step(LIVE_PATIENCE)
         pieces = [Piece(self._numbers[id(delta.request)], delta.output) for delta in deltas]
         for delta in deltas:  # only now: several sequences of a request may end in one step
             if delta.request.finished:
