@@ -329,8 +329,7 @@ void bind_runtime(nb::module_& m) {
              "is_tree"_a.noconvert(), "tables"_a.noconvert(), "row_sets"_a, "keys"_a.noconvert(),
              "values"_a.noconvert(), "only_greatest"_a = false)
         .def("run", &Program::run, "start"_a, "end"_a, nb::call_guard<nb::gil_scoped_release>())
-        .def("feed_back", &Program::feed_back, "passes"_a, "ends"_a,
-             nb::call_guard<nb::gil_scoped_release>())
+        .def("feed_back", &Program::feed_back, "passes"_a, "ends"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("read", &read, "value"_a)
         .def("view", &view, "value"_a)
         .def("write", &write, "value"_a, "array"_a.noconvert())

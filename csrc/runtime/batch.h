@@ -45,7 +45,8 @@ class RaggedBatch {
     // Copies and checks: every index a kernel will follow lies inside. `row_sets[0]` becomes all rows; the
     // others are `row_sets` in order. Throws Error(kInvalidArgument).
     void assign(const BatchArrays& arrays, const std::vector<RowSetView>& row_sets, std::int64_t num_blocks);
-    // The same spans, of one row each, a position on: these tokens follow [T]. Row sets stay. Throws as assign.
+    // The same spans, of one row each, a position on: these tokens follow [T]. Row sets stay. Throws as
+    // assign.
     void move_on(const std::vector<std::int32_t>& tokens, std::int64_t num_blocks);
 
     std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(tokens_.size()); }

@@ -25,6 +25,8 @@ class Instruction {
     virtual void check(const ValueCheck& values) const = 0;
     // Once per pass, on one thread, before anything runs.
     virtual void prepare(const Frame&) {}
+    // Before each run, on one thread.
+    virtual void start(const Frame&) {}
     virtual const char* name() const noexcept = 0;
     // Whether its outputs are local values (see Frame).
     virtual bool row_wise() const noexcept { return true; }

@@ -59,22 +59,38 @@ void LinearInstruction::check(const ValueCheck& values) const {
     values.shape("the residual", residual_, parts_.front().weight->outputs(), row_set);
 }
 
+void LinearInstruction::start(const Frame& frame) {
+    pieces_.cut(frame.rows(parts_.front().output), num_panels_, frame.pool->num_threads());
+}
+
 void LinearInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t rows = frame.rows(parts_.front().output);
-    if (rows == 0) return;
-    const LinearRange own = linear_share(num_panels_, rows, thread, frame.pool->num_threads());
+    if (rows >= kLeastSharedRows)
+        return pieces_.for_pieces(thread, [&](const LinearRange& piece, const LinearRange& next) {
+            run_range(frame, piece, next.panel_begin, thread);
+        });
+    if (rows > 0)
+        run_range(frame, linear_share(num_panels_, rows, thread, frame.pool->num_threads()), -1, thread);
+}
+
+void LinearInstruction::run_range(const Frame& frame, const LinearRange& range, std::int64_t next_panel,
+                                  int thread) const {
     std::int64_t first = 0;  // of the panels of all parts in a row
     for (const LinearPart& part : parts_) {
         const std::int64_t panels = part.weight->num_panels();
-        const std::int64_t begin = std::clamp<std::int64_t>(own.panel_begin - first, 0, panels);
-        const std::int64_t end = std::clamp<std::int64_t>(own.panel_end - first, 0, panels);
-        if (begin < end) run_part(frame, part, {begin, end, own.row_begin, own.row_end}, thread);
+        const std::int64_t begin = std::clamp<std::int64_t>(range.panel_begin - first, 0, panels);
+        const std::int64_t end = std::clamp<std::int64_t>(range.panel_end - first, 0, panels);
+        const bool goes_on = next_panel >= first && next_panel < first + panels;
+        const std::uint8_t* then =
+            goes_on ? part.weight->view().data + (next_panel - first) * part.weight->view().panel_bytes
+                    : nullptr;
+        if (begin < end) run_part(frame, part, {begin, end, range.row_begin, range.row_end}, then, thread);
         first += panels;
     }
 }
 
 void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, const LinearRange& range,
-                                 int thread) const {
+                                 const std::uint8_t* then, int thread) const {
     const std::int64_t width = part.weight->outputs();
     float* outputs = frame.value(part.output, thread);
     const float* residual = floats_of(frame, residual_, thread);
@@ -95,7 +111,8 @@ void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, con
                           residual != nullptr,
                           input_.fine,
                           frame.readings.of(frame.rows(part.output)),
-                          streams(frame.rows(part.output), width, residual)};
+                          streams(frame.rows(part.output), width, residual),
+                          then};
     frame.kernels->linear.linear(call, range);
 }
 
@@ -107,13 +124,11 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread,
 
 namespace {
 
-constexpr std::int64_t kGatedRows = 96, kGatedPanels = 8, kGatedColumns = kGatedPanels * kPanelOutputs;
-
-// What a tile [kGatedRows, kGatedColumns] of `gate` holds becomes the outputs of its rows.
+// What a tile [kPieceRows, kPieceColumns] of `gate` holds becomes the outputs of its rows.
 void finish_gated(const GatedCall& call, const float* up, float* gate, const LinearRange& part) {
     const std::int64_t width = call.gate->outputs(), column = part.panel_begin * kPanelOutputs;
     const std::int64_t count = std::min(part.panel_end * kPanelOutputs, width) - column;
-    for (std::int64_t r = part.row_begin; r < part.row_end; ++r, gate += kGatedColumns, up += kGatedColumns) {
+    for (std::int64_t r = part.row_begin; r < part.row_end; ++r, gate += kPieceColumns, up += kPieceColumns) {
         call.kernels->elementwise.gate(call.activation, gate, up, gate, count);
         if (call.outputs != nullptr)
             std::memcpy(call.outputs + r * width + column, gate, static_cast<std::size_t>(count) * 4);
@@ -124,32 +139,34 @@ void finish_gated(const GatedCall& call, const float* up, float* gate, const Lin
     }
 }
 
+// At most kPieceRows by kPiecePanels, in tiles that stay in the cache; panel `next` is read afterwards.
+void run_gated_piece(const GatedCall& call, const LinearRange& piece, std::int64_t next) {
+    alignas(64) float tiles[2][kPieceRows * kPieceColumns];  // 48 KB each
+    LinearCall gate{call.gate->view(), call.blocks, call.inputs, call.gate->inputs(), nullptr, kPieceColumns,
+                    nullptr,           false,       false,       call.reading};
+    LinearCall up = gate;
+    up.weight = call.up->view();
+    if (gate.weight.panel_bytes == up.weight.panel_bytes) {
+        gate.then = up.weight.data + piece.panel_begin * up.weight.panel_bytes;
+        up.then = gate.weight.data + next * gate.weight.panel_bytes;
+    }
+    const std::int64_t before = piece.row_begin * kPieceColumns + piece.panel_begin * kPanelOutputs;
+    gate.outputs = tiles[0] - before;  // of the tile's first
+    up.outputs = tiles[1] - before;
+    call.kernels->linear.linear(gate, piece);
+    call.kernels->linear.linear(up, piece);
+    finish_gated(call, tiles[1], tiles[0], piece);
+}
+
 }  // namespace
 
 void run_gated(const GatedCall& call, const LinearRange& range) {
-    alignas(64) float tiles[2][kGatedRows * kGatedColumns];  // 48 KB each
-    const std::int64_t inputs = call.gate->inputs();
-    LinearCall gate{call.gate->view(), call.blocks, call.inputs, inputs, nullptr,
-                    kGatedColumns,     nullptr,     false,       false,  call.reading};
-    LinearCall up = gate;
-    up.weight = call.up->view();
-    const bool alike = gate.weight.panel_bytes == up.weight.panel_bytes;
-    for (std::int64_t row = range.row_begin; row < range.row_end; row += kGatedRows) {
-        const std::int64_t row_end = std::min(row + kGatedRows, range.row_end);
-        for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kGatedPanels) {
-            const LinearRange part{panel, std::min(panel + kGatedPanels, range.panel_end), row, row_end};
-            if (alike) {
-                gate.then = up.weight.data + panel * up.weight.panel_bytes;
-                const std::int64_t next =
-                    part.panel_end < range.panel_end ? part.panel_end : range.panel_begin;
-                up.then = gate.weight.data + next * gate.weight.panel_bytes;
-            }
-            const std::int64_t before = row * kGatedColumns + panel * kPanelOutputs;  // of the tile's first
-            gate.outputs = tiles[0] - before;
-            up.outputs = tiles[1] - before;
-            call.kernels->linear.linear(gate, part);
-            call.kernels->linear.linear(up, part);
-            finish_gated(call, tiles[1], tiles[0], part);
+    for (std::int64_t row = range.row_begin; row < range.row_end; row += kPieceRows) {
+        const std::int64_t row_end = std::min(row + kPieceRows, range.row_end);
+        for (std::int64_t panel = range.panel_begin; panel < range.panel_end; panel += kPiecePanels) {
+            const std::int64_t end = std::min(panel + kPiecePanels, range.panel_end);
+            run_gated_piece(call, {panel, end, row, row_end},
+                            end < range.panel_end ? end : range.panel_begin);
         }
     }
 }
@@ -179,6 +196,11 @@ void GatedLinearInstruction::check(const ValueCheck& values) const {
     if (quantized_ >= 0) values.blocks("the rounded output", quantized_, gate_->outputs(), row_set);
 }
 
+void GatedLinearInstruction::start(const Frame& frame) {
+    pieces_.cut(frame.rows(output_ >= 0 ? output_ : quantized_), gate_->num_panels(),
+                frame.pool->num_threads());
+}
+
 void GatedLinearInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t rows = frame.rows(output_ >= 0 ? output_ : quantized_);
     if (rows == 0) return;
@@ -192,7 +214,11 @@ void GatedLinearInstruction::run(const Frame& frame, int thread) const {
         quantized_ < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
         activation_,
         frame.readings.of(rows)};
-    run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
+    if (rows < kLeastSharedRows)
+        return run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
+    pieces_.for_pieces(thread, [&](const LinearRange& piece, const LinearRange& next) {
+        run_gated_piece(call, piece, next.panel_begin);
+    });
 }
 
 }  // namespace pelton

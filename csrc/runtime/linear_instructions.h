@@ -6,6 +6,7 @@
 
 #include "core/packed_weight.h"
 #include "runtime/row_instructions.h"
+#include "runtime/shared_pieces.h"
 
 namespace pelton {
 
@@ -31,17 +32,24 @@ class LinearInstruction : public Instruction {
   public:
     LinearInstruction(LinearInput input, std::vector<LinearPart> parts, int residual);
     void check(const ValueCheck& values) const override;
+    void start(const Frame& frame) override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return residual_ >= 0 ? "linear_add" : "linear"; }
     bool row_wise() const noexcept override { return false; }
     int reusable_input() const noexcept override { return residual_; }
+    // Of this pass, for who runs the product in its stead.
+    SharedPieces& pieces() const noexcept { return pieces_; }
 
   private:
-    void run_part(const Frame& frame, const LinearPart& part, const LinearRange& range, int thread) const;
+    // Panels are counted through all parts.
+    void run_range(const Frame& frame, const LinearRange& range, std::int64_t next_panel, int thread) const;
+    void run_part(const Frame& frame, const LinearPart& part, const LinearRange& range,
+                  const std::uint8_t* then, int thread) const;
     LinearInput input_;
     std::vector<LinearPart> parts_;
     int residual_;
     std::int64_t num_panels_ = 0;
+    mutable SharedPieces pieces_;
 };
 
 // activation(x gate^T) * (x up^T) for a rectangle of rows and panels, in pieces that stay in the cache.
@@ -67,6 +75,7 @@ class GatedLinearInstruction : public Instruction {
     GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation, int output,
                            int quantized);
     void check(const ValueCheck& values) const override;
+    void start(const Frame& frame) override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "gated_linear"; }
     bool row_wise() const noexcept override { return false; }
@@ -76,6 +85,7 @@ class GatedLinearInstruction : public Instruction {
     Weight gate_, up_;
     Activation activation_;
     int output_, quantized_;
+    mutable SharedPieces pieces_;
 };
 
 }  // namespace pelton

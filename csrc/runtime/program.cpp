@@ -190,8 +190,10 @@ void Program::run(std::int64_t begin, std::int64_t end) {
     frame_.waits = tracing_ ? waits_.data() : nullptr;
     const std::uint8_t* barrier = barriers_[frame_.replicated].data();
     steps_.clear();
-    for (std::int64_t i = begin; i < end; ++i)
+    for (std::int64_t i = begin; i < end; ++i) {
+        instructions_[i]->start(frame_);
         if (i == begin || barrier[i] != 0) steps_.push_back(i);
+    }
     const std::uint32_t count = static_cast<std::uint32_t>(steps_.size());
     steps_.push_back(end);
     if (tracing_) return pool_->run([&](int thread) { run_traced(count, thread); });

@@ -16,7 +16,6 @@ namespace {
 // More rows read the head at the multipliers' speed, not the memory's.
 constexpr std::int64_t kScreenedRows = 4;
 // Of a product that is not stored: 48 KB of floats.
-constexpr std::int64_t kPieceRows = 96, kPiecePanels = 8, kPieceColumns = kPiecePanels * kPanelOutputs;
 
 // More than sums lose where factors are so small that products vanish.
 constexpr double kUnderflow = 1e-30;
@@ -196,27 +195,20 @@ void ScreenedLinearInstruction::run(const Frame& frame, int thread) const {
 }
 
 void ScreenedLinearInstruction::run_in_pieces(const Frame& frame, int thread) const {
-    alignas(64) float piece[kPieceRows * kPieceColumns];
+    alignas(64) float sums[kPieceRows * kPieceColumns];
     std::vector<Greatest>& greatest = scratch_[static_cast<std::size_t>(thread)].greatest;
-    const LinearRange own =
-        linear_share(weight_->num_panels(), frame.rows(output_), thread, frame.pool->num_threads());
     LinearCall call = exact_call(frame, thread);
     call.output_stride = kPieceColumns;
-    for (std::int64_t row = own.row_begin; row < own.row_end; row += kPieceRows) {
-        const std::int64_t row_end = std::min(row + kPieceRows, own.row_end);
-        for (std::int64_t panel = own.panel_begin; panel < own.panel_end; panel += kPiecePanels) {
-            const std::int64_t end = std::min(panel + kPiecePanels, own.panel_end);
-            const std::int64_t column = panel * kPanelOutputs;
-            const std::int64_t count = std::min(end * kPanelOutputs, weight_->outputs()) - column;
-            call.outputs = piece - (row * kPieceColumns + column);
-            call.then =
-                call.weight.data + (end < own.panel_end ? end : own.panel_begin) * call.weight.panel_bytes;
-            frame.kernels->linear.linear(call, {panel, end, row, row_end});
-            for (std::int64_t r = row; r < row_end; ++r)
-                greatest[static_cast<std::size_t>(r)].look(frame.kernels->sample,
-                                                           piece + (r - row) * kPieceColumns, count, column);
-        }
-    }
+    whole_.pieces().for_pieces(thread, [&](const LinearRange& piece, const LinearRange& next) {
+        const std::int64_t column = piece.panel_begin * kPanelOutputs;
+        const std::int64_t count = std::min(piece.panel_end * kPanelOutputs, weight_->outputs()) - column;
+        call.outputs = sums - (piece.row_begin * kPieceColumns + column);
+        call.then = call.weight.data + next.panel_begin * call.weight.panel_bytes;
+        frame.kernels->linear.linear(call, piece);
+        for (std::int64_t r = piece.row_begin; r < piece.row_end; ++r)
+            greatest[static_cast<std::size_t>(r)].look(
+                frame.kernels->sample, sums + (r - piece.row_begin) * kPieceColumns, count, column);
+    });
 }
 
 std::vector<std::int32_t> ScreenedLinearInstruction::greatest() const {

@@ -19,6 +19,7 @@ class ScreenedLinearInstruction : public Instruction {
                               std::shared_ptr<HeadScreen> screen);
     void check(const ValueCheck& values) const override { whole_.check(values); }
     void prepare(const Frame& frame) override;
+    void start(const Frame& frame) override { whole_.start(frame); }
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return whole_.name(); }
     bool row_wise() const noexcept override { return false; }
