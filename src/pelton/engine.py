@@ -192,9 +192,11 @@ class Engine:
         return events
 
     def _passes(self, planned: Seq[Planned], patience: float) -> int:
-        """How many passes may run in one call. Multi-step scheduling, as vLLM 0.6 had it, for whom it changes
-        nothing but the time: Python, whose data the weights push out of the caches, costs every step of one
-        sequence 6 % (SmolLM2-135M)."""
+        """How many passes may run in one call: multi-step scheduling, as vLLM 0.6 had it.
+
+        Python's data has left the caches by the time the weights have passed through them, so it costs one
+        sequence 6 % of each step (SmolLM2-135M).
+        """
         sequences = [item.sequence for item in planned]
         if patience <= self._pass_seconds or self.drafter is not None:
             return 1
