@@ -1,7 +1,7 @@
 // A product of many rows in pieces that threads take as they come free.
 //
 // Where other programs, or the neighbours of a virtual machine, slow threads down in turns, equal shares wait
-// for the slowest: 5 to 8 % of a prompt on two hyperthreads of a shared Xeon. Two threads take pieces from
+// for the slowest: 4 to 13 % of a prompt on two hyperthreads of a shared Xeon. Two threads take pieces from
 // the two ends of a stretch until they meet, so each keeps to rows and panels that its caches know.
 #pragma once
 
