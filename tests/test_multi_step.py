@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pelton.decode.processor import RequestTokens
 from pelton.engine import MOST_PASSES, Engine
 from pelton.errors import NotFiniteError
 from pelton.events import TokenEvent
-from pelton.exec.native import NativeExecutor
+from pelton.exec.native import NativeExecutor, NativeForward
 from pelton.exec.native_screen import Screening
 from pelton.exec.protocol import Executor
 from pelton.exec.reference import ReferenceExecutor, ReferenceForward
@@ -32,11 +33,24 @@ REFERENCE = ReferenceExecutor(PLAN, WEIGHTS)
 LONG = 1e9  # seconds
 
 
-@pytest.fixture(scope="module")
-def native() -> Iterator[NativeExecutor]:
+class CountingExecutor(NativeExecutor):
+    """Counts the passes that Python begins."""
+
+    begun = 0
+
+    def begin(self, batch: Batch, kv: KVArena) -> NativeForward:
+        self.begun += 1
+        return super().begin(batch, kv)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["head that finds", "stored logits"])
+def native(request: pytest.FixtureRequest) -> Iterator[CountingExecutor]:
+    """A head of any size is screened, or, as it is small, none."""
     with pytest.MonkeyPatch.context() as context:
-        context.setattr("pelton.exec.native.Screening", lambda pool: Screening(pool, least_bytes=1))
-        executor = NativeExecutor(PLAN, WEIGHTS, 2)
+        if request.param:
+            context.setattr("pelton.exec.native.Screening", lambda pool: Screening(pool, least_bytes=1))
+        executor = CountingExecutor(PLAN, WEIGHTS, 2)
+    assert executor.compiled(frozenset()).has_head == request.param
     yield executor
     executor.close()
 
@@ -45,15 +59,15 @@ def engine(
     executor: Executor = REFERENCE, blocks: int = 64, seqs: int = 8, scheduler: str = "token-budget"
 ) -> Engine:
     arena = tiny_arena(PLAN, blocks)
-    return Engine(executor, arena, 256, seqs, 64, scheduling=SchedulerChoice(scheduler), prefix_cache=False)
+    return Engine(executor, arena, 256, seqs, 64, scheduling=SchedulerChoice(scheduler))
 
 
 def prompt(length: int, seed: int) -> I32:
     return np.random.default_rng(seed).integers(0, VOCAB, length).astype(np.int32)
 
 
-def greedy(max_tokens: int, **others: object) -> SamplingParams:
-    return SamplingParams(temperature=0.0, max_tokens=max_tokens, **others)  # type: ignore[arg-type]
+def greedy(max_tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=max_tokens)
 
 
 def finish(running: Engine, patience: float) -> tuple[dict[int, list[int]], list[list[TokenEvent]]]:
@@ -99,9 +113,15 @@ def test_the_tokens_are_those_of_single_passes(
 
 
 @pytest.mark.parametrize("lengths", [[40], [40, 5, 33], [50] * 9])
-def test_the_native_program_feeds_itself(native: NativeExecutor, lengths: list[int]) -> None:
+def test_the_native_program_feeds_itself(native: CountingExecutor, lengths: list[int]) -> None:
+    native.begun = 0
     once = texts_of(native, lengths, 0.0)
+    alone, native.begun = native.begun, 0
     assert texts_of(native, lengths, LONG) == once
+    if native.compiled(frozenset()).has_head:
+        assert native.begun < alone / 2  # the others were begun by the program
+    else:
+        assert native.begun == alone
     assert texts_of(native, lengths, LONG, blocks=14) == once
 
 
@@ -124,7 +144,8 @@ def test_an_end_token_ends_the_call() -> None:
     text = finish(free, LONG)[0][sequence]
     place = next(i for i in range(2, 60) if text[i] not in text[:i])
     running = engine()
-    ended = running.add(prompt(9, 2), greedy(60, stop_token_ids=[text[place]]), RequestTokens(VOCAB), 5)[0]
+    stopping = replace(greedy(60), stop_token_ids=[text[place]])
+    ended = running.add(prompt(9, 2), stopping, RequestTokens(VOCAB), 5)[0]
     other = running.add(prompt(9, 4), greedy(60), RequestTokens(VOCAB), 5)[0]
     texts, steps = finish(running, LONG)
     assert texts[ended] == text[: place + 1]
@@ -149,9 +170,9 @@ def test_nobody_waits_for_a_place_longer_than_a_pass() -> None:
     "params",
     [
         SamplingParams(temperature=1.0, max_tokens=12, seed=3),
-        greedy(12, logprobs=2),
-        greedy(12, repetition_penalty=1.3),
-        greedy(12, prompt_logprobs=1),
+        replace(greedy(12), logprobs=2),
+        replace(greedy(12), repetition_penalty=1.3),
+        replace(greedy(12), prompt_logprobs=1),
     ],
 )
 def test_who_wants_logits_gets_each_pass_by_itself(params: SamplingParams) -> None:

@@ -15,7 +15,6 @@ namespace {
 
 // More rows read the head at the multipliers' speed, not the memory's.
 constexpr std::int64_t kScreenedRows = 4;
-// Of a product that is not stored: 48 KB of floats.
 
 // More than sums lose where factors are so small that products vanish.
 constexpr double kUnderflow = 1e-30;

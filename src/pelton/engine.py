@@ -19,7 +19,7 @@ from .decode.request import DecodeRequest
 from .decode.sampler import Sampler
 from .errors import OutOfBlocksError
 from .events import TokenEvent
-from .exec.protocol import Executor
+from .exec.protocol import F32, Executor
 from .hidden import keep_hidden_states
 from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
 from .sched.protocol import Planned, Scheduler
@@ -28,7 +28,7 @@ from .sched.sequence import Sequence
 from .spec.draft import MOST_DRAFTED, Drafter
 from .stats import EngineStats, StepRows
 from .terms import ORDINARY, RequestTerms
-from .types import I32
+from .types import I32, Batch
 
 MOST_PASSES = 16
 """In one call: then at most a sixteenth of what Python costs a step is left."""
@@ -166,20 +166,7 @@ class Engine:
             spans = [p.sequence.span(p.rows) for p in schedule.planned]
             batch = make_batch(spans, only_greatest=only_greatest)
             began = perf_counter()
-            forward = self.executor.begin(batch, self.kv)
-            asking = ends_of_prompts(schedule.planned)
-            if asking:
-                keep_hidden_states(forward, self.executor.plan, batch, asking)
-            logits, found = self._no_logits, None
-            if not asking or any(map(wants_logits, schedule.planned)):
-                if passes > 1:
-                    found = forward.feed_back(passes, ends_of(schedule.planned))
-                else:
-                    forward.advance()
-                    if batch.only_greatest:
-                        found = [forward.greatest()]
-                    else:
-                        logits = forward.logits()
+            logits, found = self._run(schedule.planned, batch, passes)
             took = perf_counter() - began
             self.stats.executor_seconds += took
             ran = 1 if found is None else len(found)
@@ -190,6 +177,22 @@ class Engine:
                 events += self._committer.commit_passes(schedule.planned, found)
         self.stats.step_seconds += perf_counter() - start
         return events
+
+    def _run(self, planned: Seq[Planned], batch: Batch, passes: int) -> tuple[F32, list[list[int]] | None]:
+        """The logits [R, V]; or none, and of each pass the places of the greatest [passes][R], where no more
+        is wanted."""
+        forward = self.executor.begin(batch, self.kv)
+        asking = ends_of_prompts(planned)
+        if asking:
+            keep_hidden_states(forward, self.executor.plan, batch, asking)
+            if not any(map(wants_logits, planned)):
+                return self._no_logits, None
+        if passes > 1:
+            return self._no_logits, forward.feed_back(passes, ends_of(planned))
+        forward.advance()
+        if batch.only_greatest:
+            return self._no_logits, [forward.greatest()]
+        return forward.logits(), None
 
     def _passes(self, planned: Seq[Planned], patience: float) -> int:
         """How many passes may run in one call: multi-step scheduling, as vLLM 0.6 had it.
@@ -203,7 +206,7 @@ class Engine:
         if not all(sequence.is_decoding and not sequence.wants_hidden for sequence in sequences):
             return 1
         left = min(sequence.rules.max_tokens - sequence.num_outputs for sequence in sequences)
-        most = min(left, int(patience / self._pass_seconds), MOST_PASSES)
+        most = min(left, int(patience / max(self._pass_seconds, patience / MOST_PASSES)))
         return self.scheduler.ahead(planned, most) if most > 1 else 1
 
     def _observe(self, rows: int, seconds: float, passes: int) -> None:

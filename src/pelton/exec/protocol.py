@@ -38,8 +38,8 @@ class Forward(Protocol):
     def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
         """Instead of advancing, for a batch of one row a span that asked for the greatest only: run all of
         this pass, and then so many in all, each over the tokens that the one before found, at their next
-        positions. What `greatest` is after each; the last is one in which a row has none or found one of
-        `ends`. The tables must have slots for all of them."""
+        positions. What `greatest` is after each, [passes that ran][R]; after one in which a row has none or
+        found one of `ends` no other runs. ValueError where a table has no slot for a position."""
 
     @property
     def batch(self) -> Batch: ...

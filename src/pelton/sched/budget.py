@@ -131,14 +131,12 @@ class TokenBudgetScheduler:
         sequence.release()
 
     def ahead(self, planned: Seq[Planned], most: int) -> int:
-        """1 where somebody waits, for a place or as an order may change with each step."""
+        """1 where somebody waits, for a place or as an order may change with each step. Policies without
+        preemption look at prompts alone: they need not hear of the later passes."""
         if self._waiting or self._policy.preemptive or len(planned) < len(self._running):
             return 1
-        if not all(self._claims.prepare(item.sequence, item.sequence.computed + most) for item in planned):
-            return 1
-        for _ in range(most - 1):
-            self._policy.ran(planned, self._now)
-        return most
+        ready = all(self._claims.prepare(item.sequence, item.sequence.computed + most) for item in planned)
+        return most if ready else 1
 
     def observe(self, rows: int, seconds: float) -> None:
         self._rates.observe(rows, seconds)
