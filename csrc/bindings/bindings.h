@@ -4,6 +4,10 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+namespace pelton {
+class Program;
+}
+
 namespace pelton::bindings {
 
 namespace nb = nanobind;
@@ -26,6 +30,7 @@ void bind_errors();
 void bind_core(nb::module_& m);
 void bind_linear(nb::module_& m);
 void bind_runtime(nb::module_& m);
+void bind_building(nb::class_<Program>& program);
 void bind_sampling(nb::module_& m);
 
 }  // namespace pelton::bindings

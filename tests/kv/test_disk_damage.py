@@ -89,6 +89,3 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
             decode_header(start + data)
         except BrokenFileError:
             continue
-
-
-# What a disk can do.

@@ -11,8 +11,8 @@ from pelton.config import SamplingParams
 from pelton.decode.processor import RequestTokens
 from pelton.engine import Engine
 from pelton.exec.reference import ReferenceExecutor
-from pelton.sched.budget import MOST_PREEMPTIONS
 from pelton.sched.registry import POLICIES, SchedulerChoice
+from pelton.sched.victims import MOST_PREEMPTIONS
 from pelton.terms import RequestTerms
 from pelton.types import I32
 

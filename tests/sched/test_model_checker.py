@@ -15,8 +15,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pelton.sched.budget import MOST_PREEMPTIONS
 from pelton.sched.registry import POLICIES
+from pelton.sched.victims import MOST_PREEMPTIONS
 from pelton.terms import RequestTerms
 
 from .world import World

@@ -17,7 +17,7 @@ def preempted(copy_speed: float, row: float) -> tuple[World, SwapOrRecompute, Se
         world.step()
     world.preemption._rates.copy_bytes_per_second = copy_speed
     world.preemption._rates.row = row
-    world.scheduler._evict(sequence, None)
+    world.scheduler._victims.evict(sequence, None)
     return world, world.preemption, sequence
 
 
@@ -41,7 +41,7 @@ def test_unchanged_blocks_are_not_copied_twice() -> None:
     first = preemption._space.blocks_copied
     while sequence.num_outputs < 8:
         world.step()
-    world.scheduler._evict(sequence, None)
+    world.scheduler._victims.evict(sequence, None)
     assert first == 3
     assert preemption._space.blocks_copied - first == 3 + 1  # back, and out again only the last
     world.run()
@@ -57,7 +57,7 @@ def test_a_copy_made_before_a_roll_back_is_not_used_beyond_it() -> None:
     sequence.append(17)  # another continuation
     for _ in range(4):
         world.step()
-    world.scheduler._evict(sequence, None)
+    world.scheduler._victims.evict(sequence, None)
     assert preemption.swapped == 2
     world.run()
 

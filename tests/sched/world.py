@@ -13,13 +13,13 @@ from pelton.decode.history import TokenHistory
 from pelton.decode.request import DecodeRequest
 from pelton.kv import BlockPool, BlockTable, KVArena, KVLayout, LeastRecentlyUsed, PrefixCache, SwapSpace
 from pelton.plan import KVShape
-from pelton.sched.budget import MOST_PREEMPTIONS
 from pelton.sched.preemption import Preemption, Recompute
 from pelton.sched.protocol import Planned, Schedule
 from pelton.sched.rates import StepRates
 from pelton.sched.registry import Machinery, make_scheduler
 from pelton.sched.sequence import Sequence
 from pelton.sched.swapping import SwapOrRecompute
+from pelton.sched.victims import MOST_PREEMPTIONS
 from pelton.terms import ORDINARY, RequestTerms
 from pelton.types import BLOCK_SIZE
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from ..engine import Engine
-from ..exec.native import InstructionTime, NativeExecutor
+from ..exec.native import NativeExecutor
+from ..exec.native_trace import InstructionTime
 from ..plan.ops.attention import Attend
 from ..quant import Format
 from ..types import BLOCK_SIZE

@@ -14,7 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
-from ..exec.native import F32, NativeExecutor, NativeForward, TraceEvent
+from ..exec.native import F32, NativeExecutor, NativeForward
+from ..exec.native_trace import TraceEvent
 from ..kv import KVArena
 from ..llm import LLM
 from ..plan import Plan

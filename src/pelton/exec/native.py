@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,10 @@ from ..plan import Plan, verify
 from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
 from .feedback import feed_back
-from .native_program import CompiledPlan, Target, compile_plan
+from .native_compiled import CompiledPlan, Target
+from .native_program import compile_plan
 from .native_screen import Screening
+from .native_trace import InstructionTime, TraceEvent, instruction_times, trace_events
 from .native_tuning import UNTUNED, Readings, tuned
 from .native_weights import NativeWeights
 
@@ -41,33 +42,6 @@ def available_levels() -> list[str]:
 def level_of(isa: str | None) -> str:
     """The level that a setting names; None means PELTON_ISA or else the fastest. Raises ConfigError."""
     return resolve_isa(isa or "")
-
-
-@dataclass(frozen=True)
-class InstructionTime:
-    """Nanoseconds per thread since tracing began: at work, and waiting for others before and inside it."""
-
-    name: str
-    layer: int
-    work: tuple[int, ...]
-    wait: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TraceEvent:
-    """One instruction on one thread, in nanoseconds of time.perf_counter_ns().
-
-    `start` includes the barrier before it; `wait` is how much of start..end it spent at barriers, so
-    kernel time is the rest. `index` counts the instructions of the pass.
-    """
-
-    thread: int
-    index: int
-    name: str
-    layer: int
-    start: int
-    end: int
-    wait: int
 
 
 class NativeForward:
@@ -274,20 +248,11 @@ class NativeExecutor:
 
     def traced(self) -> list[InstructionTime]:
         """What was measured since tracing was switched on, in the order of execution."""
-        compiled = self.compiled(frozenset())
-        times = compiled.program.trace()  # [threads, instructions, 2]
-        names = (about[0] for about in compiled.program.describe())
-        rows = zip(names, compiled.layers, times.transpose(1, 2, 0).tolist(), strict=True)
-        return [InstructionTime(name, layer, tuple(w), tuple(b)) for name, layer, (w, b) in rows]
+        return instruction_times(self.compiled(frozenset()))
 
     def timeline(self) -> list[TraceEvent]:
         """The same one by one, thread after thread: the first 262,144 of each since tracing began."""
-        compiled = self.compiled(frozenset())
-        names = [about[0] for about in compiled.program.describe()]
-        return [
-            TraceEvent(thread, index, names[index], compiled.layers[index], start, end, wait)
-            for thread, index, start, end, wait in compiled.program.events().tolist()
-        ]
+        return trace_events(self.compiled(frozenset()))
 
     def read_weights(self, readings: Readings) -> None:
         """How products read their weights; see native_tuning. Changes no result."""

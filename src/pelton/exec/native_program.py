@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
-from .._native import Program, RopeSpec, ThreadPool, Workspace
+from .._native import Program, RopeSpec
 from ..errors import KernelUnsupportedError
 from ..plan import Plan, Step
 from ..plan.ops import (
@@ -30,52 +29,14 @@ from ..plan.ops import (
     Tap,
 )
 from ..plan.passes import Fused, fuse_between
-from ..quant.tensor import Weight
 from ..types import ALL_ROWS
+from .native_compiled import CompiledPlan, TapSource, Target
 from .native_readers import Readers
 from .native_rounding import fine_weights
-from .native_screen import Screening
-from .native_weights import NativeWeights, wants_blocks
+from .native_weights import wants_blocks
 
 _BLOCK_FLOATS = 12
 """A block of 32 rounded activations takes 48 bytes: see ActivationBlock in csrc/kernels/linear.h."""
-
-
-@dataclass(frozen=True)
-class TapSource:
-    """Where a tap's data is after original step `step` ran: a value, or a mass by its number."""
-
-    step: int
-    name: str
-    value: int = -1
-    mass: int = -1
-
-
-@dataclass(frozen=True)
-class CompiledPlan:
-    """`ends`: cut (step of the original plan) -> instructions before it. `values`: original value ->
-    program value. `row_sets`: names of sets 1, 2, ... `layers`: of every instruction. `has_head`: the program
-    finds the greatest logits by itself."""
-
-    program: Program
-    ends: Mapping[int, int]
-    values: Mapping[int, int]
-    taps: tuple[TapSource, ...]
-    row_sets: tuple[str, ...]
-    layers: tuple[int, ...]
-    has_head: bool
-
-
-@dataclass(frozen=True)
-class Target:
-    """What programs of one executor share."""
-
-    pool: ThreadPool
-    workspace: Workspace
-    isa: str
-    packed: NativeWeights
-    weights: Mapping[str, Weight]
-    screening: Screening
 
 
 def layer_ends(plan: Plan) -> set[int]:

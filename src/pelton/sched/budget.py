@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
 
@@ -19,38 +18,15 @@ from .protocol import Planned, Schedule, Scheduler
 from .queue import WaitingQueue
 from .rates import StepRates
 from .sequence import Sequence
+from .victims import BEST, MOST_PREEMPTIONS, Place, Step, Victims
 
 __all__ = ["Planned", "Schedule", "Scheduler", "TokenBudgetScheduler"]
 
-MOST_PREEMPTIONS = 4
-"""A sequence loses its KV at most so often; the last time it starts it gets all the blocks it may need."""
-MOST_FOR_RANK = 2
-"""Of these, so many may be for a better rank alone, and none that would have to be computed again: under
-mlfq, at 1.4 times what a machine can serve, computing again costs a third of its throughput (simulated).
-The others are left for when memory runs out."""
 RESIDENTS = 2
 """Residents for each place under preemptive policies: with more, memory runs out under those that run, which
 doubled the mean completion time under mlfq at 1.2 times what a machine can serve (simulated)."""
 PAUSED_STEPS = 8
 """Every so many steps the resident that has not run for longest gets a place, whatever its rank."""
-
-_Place = tuple[Rank, int, Sequence]
-_BEST: Rank = ()
-
-
-@dataclass
-class _Step:
-    left: int
-    planned: list[Planned] = field(default_factory=list)
-    refused: list[Sequence] = field(default_factory=list)
-
-    def take_back(self, sequence: Sequence) -> None:
-        """Undo the plan of a sequence that loses its blocks."""
-        for item in self.planned:
-            if item.sequence is sequence:
-                self.planned.remove(item)
-                self.left += item.rows
-                return
 
 
 class TokenBudgetScheduler:
@@ -94,6 +70,7 @@ class TokenBudgetScheduler:
         self._claims = Claims(pool)
         self._waiting = WaitingQueue(self._rank)
         self._running: dict[int, Sequence] = {}  # by id, in the order of starting
+        self._victims = Victims(self._running, self._waiting, self._claims, self._preemption, self._rank)
         self._last_ran: dict[int, int] = {}
         self._steps = 0
         self._starts = 0
@@ -146,7 +123,7 @@ class TokenBudgetScheduler:
         self._claims.begin_step()
         self._now = self._clock()
         self._steps += 1
-        step = _Step(self._budget)
+        step = Step(self._budget)
         if self._policy.restless:
             self._waiting.rank_again()
         if self._policy.preemptive:
@@ -168,28 +145,28 @@ class TokenBudgetScheduler:
     def _rank(self, sequence: Sequence) -> Rank:
         return (*self._policy.rank(sequence, self._now), sequence.id)
 
-    def _order(self) -> list[_Place]:
+    def _order(self) -> list[Place]:
         """The residents, best first."""
         return sorted((self._rank(sequence), sequence.id, sequence) for sequence in self._running.values())
 
     # Who gets a place
 
-    def _displace(self, order: list[_Place]) -> None:
+    def _displace(self, order: list[Place]) -> None:
         """Start waiting sequences that are better than a resident, or than what has a place."""
         while self._waiting:
             by_age = self._is_turn_of_age()
             sequence, rank = self._waiting.best()
             if by_age:
-                sequence, rank = self._waiting.longest_waiting(), _BEST
+                sequence, rank = self._waiting.longest_waiting(), BEST
             ahead = [s for r, _, s in order[: self._max_sequences] if s.is_decoding or r <= rank]
             if len(order) >= self._max_sequences and rank >= order[self._max_sequences - 1][0]:
                 return
             if sum(min(s.missing, self._budget) for s in ahead) >= self._budget:
                 return
             slots = self._slots(sequence)
-            if slots is None or not self._make_room(sequence, slots, rank, order, None):
+            if slots is None or not self._victims.make_room(sequence, slots, rank, order, None):
                 return
-            if len(order) >= RESIDENTS * self._max_sequences and not self._evict_worst(order, rank):
+            if len(order) >= RESIDENTS * self._max_sequences and not self._victims.evict_worst(order, rank):
                 return
             self._start(sequence, slots)
             insort(order, (rank, sequence.id, sequence))
@@ -202,7 +179,7 @@ class TokenBudgetScheduler:
         longest = min(residents[most - 1 :], key=lambda s: self._last_ran.get(s.id, 0))
         return [*residents[: most - 1], longest]
 
-    def _admit(self, step: _Step) -> None:
+    def _admit(self, step: Step) -> None:
         while self._waiting and step.left > 0 and len(self._running) < self._max_sequences:
             found = self._fitting(step)
             if found is None:
@@ -211,7 +188,7 @@ class TokenBudgetScheduler:
             self._start(sequence, slots)
             self._plan(sequence, step)
 
-    def _fitting(self, step: _Step) -> tuple[Sequence, int] | None:
+    def _fitting(self, step: Step) -> tuple[Sequence, int] | None:
         """The waiting sequence to start next, and its slots. What can never run is refused on the way."""
         if self._is_turn_of_age():
             candidates: Iterable[Sequence] = [self._waiting.longest_waiting()]
@@ -253,7 +230,7 @@ class TokenBudgetScheduler:
 
     # What runs
 
-    def _plan_all(self, residents: list[Sequence], step: _Step) -> None:
+    def _plan_all(self, residents: list[Sequence], step: Step) -> None:
         """Decoding ones first, so that no prompt holds them up."""
         if len(residents) > 1:
             residents = sorted(residents, key=_decoding_first)
@@ -261,7 +238,7 @@ class TokenBudgetScheduler:
             if step.left > 0 and sequence.id in self._running:
                 self._plan(sequence, step)
 
-    def _plan_idle(self, residents: list[Sequence], step: _Step) -> None:
+    def _plan_idle(self, residents: list[Sequence], step: Step) -> None:
         """Rows left because some of the best could not get blocks go to residents without a place."""
         if step.left <= 0 or len(step.planned) >= min(len(self._running), self._max_sequences):
             return
@@ -270,7 +247,7 @@ class TokenBudgetScheduler:
         idle = (s for s in residents if s.id not in planned and s.id in self._running)
         self._plan_all(list(islice(idle, places)), step)
 
-    def _plan(self, sequence: Sequence, step: _Step) -> None:
+    def _plan(self, sequence: Sequence, step: Step) -> None:
         """Prepare a sequence's next rows, taking blocks from worse residents if they run out."""
         sequence.start()
         count = sequence.fit(step.left)
@@ -282,74 +259,14 @@ class TokenBudgetScheduler:
                 del self._running[sequence.id]
                 self._refuse(sequence, step)
                 return
-            elif not self._make_room(
-                sequence, sequence.computed + count, self._claim_rank(sequence), self._order(), step
+            elif not self._victims.make_room(
+                sequence, sequence.computed + count, self._victims.claim_rank(sequence), self._order(), step
             ):
                 return  # its turn comes when better ones have ended
         step.planned.append(Planned(sequence, count))
         step.left -= count
 
-    # Whose blocks go
-
-    def _claim_rank(self, sequence: Sequence) -> Rank:
-        """Who holds a firm claim lacks a block only where forks share one of its own: nobody else could go
-        on either, since its blocks are not to be had, so the forks give way whatever their rank."""
-        return _BEST if self._claims.is_firm(sequence) else self._rank(sequence)
-
-    def _make_room(
-        self, sequence: Sequence, slots: int, rank: Rank, order: list[_Place], step: _Step | None
-    ) -> bool:
-        """Free blocks until `slots` fit, the worst resident's first; whether it worked.
-
-        Nobody loses blocks in vain, except to the best resident, for which the estimate is not asked.
-        """
-        lacking = self._claims.lacking(sequence, slots)
-        victims: list[Sequence] = []
-        for other_rank, _, other in reversed(order):
-            if lacking <= 0 or other_rank <= rank:
-                break
-            if other is not sequence and self._may_lose(other, for_rank=step is None):
-                victims.append(other)
-                lacking -= self._claims.gain(other)
-        if lacking > 0:
-            others = len(self._running) - 1
-            if self._claims.is_firm(sequence):
-                others = sum(not self._claims.is_firm(other) for other in self._running.values())
-            is_best = sequence.id in self._running and len(victims) == others
-            if not is_best or not victims:
-                return False
-        for victim in victims:
-            self._evict(victim, step)
-        if victims:
-            order[:] = [place for place in order if place[2] not in victims]
-        return True
-
-    def _evict_worst(self, order: list[_Place], rank: Rank) -> bool:
-        """Let the worst resident go if it is worse than `rank` and its KV is kept."""
-        other_rank, _, other = order[-1]
-        if other_rank <= rank or not self._may_lose(other, for_rank=True):
-            return False
-        self._evict(other, None)
-        order.pop()
-        return True
-
-    def _may_lose(self, sequence: Sequence, *, for_rank: bool) -> bool:
-        """Whether a sequence's blocks may go to another, for a better rank alone or as memory ran out."""
-        if self._claims.is_firm(sequence):
-            return False
-        if not for_rank:
-            return True
-        return sequence.preemptions < MOST_FOR_RANK and self._preemption.keeps(sequence)
-
-    def _evict(self, sequence: Sequence, step: _Step | None) -> None:
-        if step is not None:
-            step.take_back(sequence)
-        del self._running[sequence.id]
-        self._claims.drop(sequence)
-        self._preemption.out(sequence)
-        self._waiting.add(sequence)
-
-    def _refuse(self, sequence: Sequence, step: _Step) -> None:
+    def _refuse(self, sequence: Sequence, step: Step) -> None:
         self._forget(sequence)
         sequence.release()
         step.refused.append(sequence)

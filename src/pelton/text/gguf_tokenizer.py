@@ -145,22 +145,25 @@ def build_bpe(
 ) -> models.BPE:
     """The BPE model; TokenizerError for a merge whose parts or result are not in the vocabulary."""
     table = pieces if isinstance(pieces, dict) else {piece: index for index, piece in enumerate(pieces)}
-    for rank, (left, right) in enumerate(merges):
-        if left not in table or right not in table or left + right not in table:
-            raise TokenizerError(
-                "a merge needs a token that the vocabulary lacks",
-                subject=subject,
-                field=f"merge {rank}",
-                value=f"{left} {right}",
-            )
-    return models.BPE(
-        vocab=table,
-        merges=merges,
-        unk_token=unknown,
-        fuse_unk=unknown is not None,
-        byte_fallback=byte_fallback,
-        ignore_merges=ignore_merges,
-    )
+    try:
+        return models.BPE(
+            vocab=table,
+            merges=merges,
+            unk_token=unknown,
+            fuse_unk=unknown is not None,
+            byte_fallback=byte_fallback,
+            ignore_merges=ignore_merges,
+        )
+    except Exception as error:  # the library raises nothing narrower, and names the token, not the merge
+        for rank, (left, right) in enumerate(merges):
+            if not {left, right, left + right} <= table.keys():
+                raise TokenizerError(
+                    "a merge needs a token that the vocabulary lacks",
+                    subject=subject,
+                    field=f"merge {rank}",
+                    value=f"{left} {right}",
+                ) from error
+        raise TokenizerError(f"no tokenizer can be made of it: {error}", subject=subject) from error
 
 
 def merges_from_scores(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[str, str]]:

@@ -61,17 +61,21 @@ class StringArray(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         """Raises ModelFileError at a string that is not UTF-8."""
-        data, position = self._data, 0
-        for index in range(self._count):
+        data, length_at, position = bytes(self._data), _U64.unpack_from, 0
+        strings: list[str] = []
+        for _ in range(self._count):
             start = position + 8
-            position = start + _U64.unpack_from(data, position)[0]
+            position = start + length_at(data, position)[0]
             try:
-                yield str(data[start:position], "utf-8")
+                strings.append(data[start:position].decode())
             except UnicodeDecodeError as error:
-                raw = bytes(data[start : start + 40])
                 raise ModelFileError(
-                    "not valid UTF-8", subject=self._path, field=f"{self._key}[{index}]", value=raw
+                    "not valid UTF-8",
+                    subject=self._path,
+                    field=f"{self._key}[{len(strings)}]",
+                    value=data[start : start + 40],
                 ) from error
+        return iter(strings)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
