@@ -41,18 +41,6 @@ PELTON_INLINE i32x16 add_byte_products(i32x16 acc, u8x64 codes, i32x16 factors) 
             _mm256_dpbusd_avx_epi32(acc.b, codes.b, factors.b)};
 }
 
-template <bool kNarrow>
-struct DotSum {
-    i32x16 sum;
-    static constexpr bool kTakesStart = true;
-    static PELTON_INLINE DotSum from(i32x16 start) { return {start}; }
-    PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
-        const __m256i signed4 = broadcast_dword(q);
-        sum = add_byte_products(sum, codes, {signed4, signed4});
-    }
-    PELTON_INLINE i32x16 total() const { return sum; }
-};
-
 PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t* pair) {
     const __m256i both = broadcast_dword(pair);
     return {_mm256_dpwssd_avx_epi32(acc.a, weights.a, both), _mm256_dpwssd_avx_epi32(acc.b, weights.b, both)};
@@ -70,9 +58,27 @@ PELTON_INLINE i32x16 add_byte_products(i32x16 acc, u8x64 codes, i32x16 factors) 
     return {add_byte_products(acc.a, codes.a, factors.a), add_byte_products(acc.b, codes.b, factors.b)};
 }
 
-template <bool kNarrow>
-struct DotSum;
+// acc + low half of each lane of `weights` * pair[0] + high half * pair[1], all int16.
+PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t* pair) {
+    const __m256i both = broadcast_dword(pair);
+    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(weights.a, both)),
+            _mm256_add_epi32(acc.b, _mm256_madd_epi16(weights.b, both))};
+}
+#endif
 
+template <bool kNarrow>
+struct DotSum {
+    i32x16 sum;
+    static constexpr bool kTakesStart = true;
+    static PELTON_INLINE DotSum from(i32x16 start) { return {start}; }
+    PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
+        const __m256i signed4 = broadcast_dword(q);
+        sum = add_byte_products(sum, codes, {signed4, signed4});
+    }
+    PELTON_INLINE i32x16 total() const { return sum; }
+};
+
+#if !defined(PELTON_ISA_avx_vnni)
 // Codes up to 15, at most 8 steps: pair sums stay within 8 * 2 * 15 * 127 = 30480, so int16 holds them.
 template <>
 struct DotSum<true> {
@@ -89,25 +95,6 @@ struct DotSum<true> {
         return {_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)};
     }
 };
-
-template <>
-struct DotSum<false> {
-    i32x16 sum;
-    static constexpr bool kTakesStart = true;
-    static PELTON_INLINE DotSum from(i32x16 start) { return {start}; }
-    PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
-        const __m256i signed4 = broadcast_dword(q);
-        sum = add_byte_products(sum, codes, {signed4, signed4});
-    }
-    PELTON_INLINE i32x16 total() const { return sum; }
-};
-
-// acc + low half of each lane of `weights` * pair[0] + high half * pair[1], all int16.
-PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t* pair) {
-    const __m256i both = broadcast_dword(pair);
-    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(weights.a, both)),
-            _mm256_add_epi32(acc.b, _mm256_madd_epi16(weights.b, both))};
-}
 #endif
 
 }  // namespace pelton::PELTON_ISA

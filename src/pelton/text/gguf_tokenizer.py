@@ -163,7 +163,9 @@ def build_bpe(
                     field=f"merge {rank}",
                     value=f"{left} {right}",
                 ) from error
-        raise TokenizerError(f"no tokenizer can be made of it: {error}", subject=subject) from error
+        raise TokenizerError(
+            "no tokenizer can be made of them", subject=subject, field="merges", value=str(error)
+        ) from error
 
 
 def merges_from_scores(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[str, str]]:
