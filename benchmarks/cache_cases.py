@@ -22,7 +22,7 @@ WORKING_SET_ROUNDS = 10
 def next_turn(model: str) -> Measured:
     """A conversation of 2,000 tokens gets an answer of 16 and a question of 30 more."""
     first, second = [], []
-    with LLM(model, context_length=4096) as llm:
+    with LLM(model, drafts="off", context_length=4096) as llm:
         for seed in range(ROUNDS):
             said = random_prompt(llm, CONVERSATION, seed)
             first.append(first_token_seconds(llm, said))
@@ -43,7 +43,7 @@ def restarted(model: str) -> Measured:
     for seed in range(ROUNDS):
         with TemporaryDirectory() as folder:
             for times in (cold, warm):
-                with LLM(model, context_length=4096, kv_cache_dir=folder) as llm:
+                with LLM(model, drafts="off", context_length=4096, kv_cache_dir=folder) as llm:
                     llm.generate([[1]], greedy(1))
                     times.append(first_token_seconds(llm, random_prompt(llm, CONVERSATION, seed)))
     return Measured(
@@ -56,7 +56,10 @@ def restarted(model: str) -> Measured:
 
 def working_set(model: str) -> Measured:
     """Two engines take turns: one may use idle blocks again, the other takes new memory for every prompt."""
-    with LLM(model, context_length=2048) as small, LLM(model, context_length=2048) as growing:
+    with (
+        LLM(model, drafts="off", context_length=2048) as small,
+        LLM(model, drafts="off", context_length=2048) as growing,
+    ):
         cache = growing.engine.prefixes
         assert cache is not None
         cache.working_set.window = growing.engine.pool.num_blocks

@@ -34,7 +34,7 @@ TEXT = (
 
 def online_softmax(model: str) -> Measured:
     """Bytes a 4,096-token prompt takes beyond its keys and values, against one layer's matrix of scores."""
-    with LLM(model, prefix_cache=False, context_length=4096) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=4096) as llm:
         layout = llm.engine.kv.layout
         timer = PassTimer(llm.engine, 512)
         timer.seconds(PassTest("pp", 1))
@@ -55,7 +55,7 @@ def online_softmax(model: str) -> Measured:
 
 def attention_seconds(model: str, threads: int) -> float:
     """Time of all attention in eight decode steps of one sequence after 4,000 positions."""
-    with LLM(model, prefix_cache=False, context_length=4096, threads=threads) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=4096, threads=threads) as llm:
         timer, executor = PassTimer(llm.engine, 512), llm.engine.executor
         assert isinstance(executor, NativeExecutor)
         timer.seconds(PassTest("tg", 8, 4000))
@@ -106,7 +106,7 @@ def shared_prefix(model: str) -> Measured:
 
 
 def shared_prefix_gain(model: str) -> float:
-    with LLM(model, context_length=2048, max_num_seqs=16) as llm:
+    with LLM(model, drafts="off", context_length=2048, max_num_seqs=16) as llm:
         executor, engine = llm.engine.executor, llm.engine
         assert isinstance(executor, NativeExecutor)
         params = SamplingParams(n=16, seed=0, top_k=1, max_tokens=200, ignore_eos=True)
@@ -125,7 +125,7 @@ def shared_prefix_gain(model: str) -> float:
 
 
 def prefill_rate(model: str) -> float:
-    with LLM(model, prefix_cache=False, context_length=512) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=512) as llm:
         timer = PassTimer(llm.engine, 512)
         timer.seconds(PassTest("pp", 256))
         return 256 / min(timer.seconds(PassTest("pp", 256)) for _ in range(ROUNDS))
@@ -148,7 +148,9 @@ def int8_activations(model: str) -> Measured:
 
 def next_token_logits(model: str, executor: str, tokens: I32, kv_dtype: str = "auto") -> F32:
     """Logits [tokens, V] of every position."""
-    with LLM(model, prefix_cache=False, executor=executor, context_length=256, kv_dtype=kv_dtype) as llm:
+    with LLM(
+        model, drafts="off", prefix_cache=False, executor=executor, context_length=256, kv_dtype=kv_dtype
+    ) as llm:
         engine = llm.engine
         table = BlockTable(engine.pool, engine.kv.copy_block)
         table.prepare(0, len(tokens))
@@ -159,7 +161,7 @@ def next_token_logits(model: str, executor: str, tokens: I32, kv_dtype: str = "a
 
 
 def tokens_of_text(model: str) -> I32:
-    with LLM(model, prefix_cache=False, context_length=256) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=256) as llm:
         return np.array(llm.encode(TEXT), dtype=np.int32)
 
 
@@ -173,8 +175,8 @@ def divergence(exact: F32, other: F32) -> float:
 def bfloat16_attention(model: str) -> Measured:
     seconds: dict[str, list[float]] = {"float16": [], "bfloat16": []}
     with (
-        LLM(model, prefix_cache=False, context_length=2048, kv_dtype="float16") as fine,
-        LLM(model, prefix_cache=False, context_length=2048, kv_dtype="bfloat16") as coarse,
+        LLM(model, drafts="off", prefix_cache=False, context_length=2048, kv_dtype="float16") as fine,
+        LLM(model, drafts="off", prefix_cache=False, context_length=2048, kv_dtype="bfloat16") as coarse,
     ):
         for round_number in range(2 * ROUNDS):
             for dtype, llm in (("float16", fine), ("bfloat16", coarse)):
@@ -188,8 +190,8 @@ def int8_attention(model: str) -> Measured:
     """One greedy sequence after 2,000 positions, whose keys and values in bfloat16 are half the weights."""
     seconds: dict[str, list[float]] = {"bfloat16": [], "int8": []}
     with (
-        LLM(model, context_length=2304, kv_dtype="bfloat16") as fine,
-        LLM(model, context_length=2304, kv_dtype="int8") as coarse,
+        LLM(model, drafts="off", context_length=2304, kv_dtype="bfloat16") as fine,
+        LLM(model, drafts="off", context_length=2304, kv_dtype="int8") as coarse,
     ):
         for round_number in range(2 * ROUNDS):
             for dtype, llm in (("bfloat16", fine), ("int8", coarse)):
@@ -223,7 +225,7 @@ def int8_loss(model: str) -> Measured:
 
 def fixed_order(model: str) -> Measured:
     """How much of a row's logits differs in any bit between the row alone and among 31 others."""
-    with LLM(model, prefix_cache=False, context_length=64) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=64) as llm:
         engine, random = llm.engine, np.random.default_rng(0)
 
         def rows(count: int) -> F32:
@@ -251,7 +253,7 @@ def fixed_order(model: str) -> Measured:
 
 def screened_head(model: str) -> Measured:
     """One greedy sequence after the head's copy is made, with and without it in turns."""
-    with LLM(model, prefix_cache=False, context_length=1024) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=1024) as llm:
         executor = llm.engine.executor
         assert isinstance(executor, NativeExecutor)
         timed(llm, random_prompt(llm, 8), greedy(300))

@@ -40,7 +40,7 @@ def costs(model: str) -> StepCost:
     kept = StepCost.load(COSTS)
     if kept.model == model:
         return kept
-    with LLM(model, context_length=2048, kv_memory=1 << 30) as llm:
+    with LLM(model, drafts="off", context_length=2048, kv_memory=1 << 30) as llm:
         return calibrate(llm, model)
 
 
@@ -145,7 +145,7 @@ def grouped_batch(model: str) -> Measured:
 def switched(model: str) -> Measured:
     """How long giving up and getting back 1,000 tokens holds up the engine: copied, or computed again."""
     ratios = []
-    with LLM(model, context_length=2048, prefix_cache=False) as llm:
+    with LLM(model, drafts="off", context_length=2048, prefix_cache=False) as llm:
         engine = llm.engine
         space = SwapSpace(engine.kv, 1 << 30)
         block = engine.kv.layout.block_bytes
@@ -171,7 +171,7 @@ def switched(model: str) -> Measured:
 def copied_ahead(model: str) -> Measured:
     """How long a switch out holds up the engine with all but the last block copied beside an earlier step."""
     ratios = []
-    with LLM(model, context_length=2048, prefix_cache=False) as llm:
+    with LLM(model, drafts="off", context_length=2048, prefix_cache=False) as llm:
         engine = llm.engine
         for seed in range(ROUNDS):
             state = llm.requests.add(random_prompt(llm, 1000, seed), greedy(50))
@@ -201,7 +201,7 @@ def simulated_against_real(model: str) -> Measured:
     shape = TraceShape(calls=40, rate=4.0, most=96, longest=600, tenants=2)
     made = sharegpt_trace(shape)
     calls = [Call(c.arrival, c.prompt, c.answer, len(c.answer), c.terms) for c in made.calls]
-    with LLM(model, context_length=2048, kv_memory=1 << 30) as llm:
+    with LLM(model, drafts="off", context_length=2048, kv_memory=1 << 30) as llm:
         cost = min((calibrate(llm, model) for _ in range(ROUNDS)), key=lambda found: found.error)
         real = replay(llm.engine, Trace(calls), "token-budget")
         blocks = llm.engine.pool.num_blocks

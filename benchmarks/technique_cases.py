@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 from time import perf_counter
 
@@ -18,6 +19,7 @@ from pelton.decode.philox import uniform
 from pelton.decode.sampler import draw
 from pelton.spec.draft import Draft
 from pelton.spec.ngram import NgramDrafter
+from pelton.traffic.sharegpt import conversations, installed_file
 from pelton.types import I32
 
 F32 = np.typing.NDArray[np.float32]
@@ -42,7 +44,9 @@ def stall_free(model: str) -> Measured:
     gaps: dict[int, list[float]] = {64: [], 2048: []}
     for _ in range(ROUNDS):
         for budget, found in gaps.items():
-            with LLM(model, prefix_cache=False, max_num_batched_tokens=budget, context_length=2048) as llm:
+            with LLM(
+                model, drafts="off", prefix_cache=False, max_num_batched_tokens=budget, context_length=2048
+            ) as llm:
                 found.append(longest_gap(llm))
     ratio = median(gaps[2048]) / median(gaps[64])
     return Measured(
@@ -53,7 +57,7 @@ def stall_free(model: str) -> Measured:
 def continuous_batching(model: str) -> Measured:
     """24 requests of 8 to 96 tokens, 8 at a time: joining at every step, or waiting for the slowest of 8."""
     lengths = np.random.default_rng(0).integers(8, 97, 24).tolist()
-    with LLM(model, prefix_cache=False, max_num_seqs=8, context_length=512) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, max_num_seqs=8, context_length=512) as llm:
         prompts = [random_prompt(llm, 16, seed) for seed in range(len(lengths))]
         params = [greedy(length) for length in lengths]
 
@@ -77,7 +81,7 @@ def continuous_batching(model: str) -> Measured:
 
 def multi_step(model: str) -> Measured:
     """One greedy sequence, 128 tokens at a time: a pass in each engine step, or several."""
-    with LLM(model, prefix_cache=False, context_length=512) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=512) as llm:
         prompt = random_prompt(llm, 8)
 
         def run(patience: float) -> float:
@@ -99,7 +103,7 @@ def multi_step(model: str) -> Measured:
 
 def paged_kv(model: str) -> Measured:
     """Blocks in use by eight continuations of one 1,024-token prompt, shared against separate."""
-    with LLM(model, prefix_cache=False, context_length=2048) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=2048) as llm:
         prompt = random_prompt(llm, 1024)
 
         def blocks(n: int, requests: int) -> int:
@@ -151,7 +155,7 @@ def coupled(model: str) -> Measured:
     """Speed at temperature 1 with drafts of four right tokens: what verification leaves of the gain."""
     params = SamplingParams(temperature=1.0, seed=5, max_tokens=64, ignore_eos=True)
     plain, drafted = [], []
-    with LLM(model, prefix_cache=False, context_length=512) as llm:
+    with LLM(model, drafts="off", prefix_cache=False, context_length=512) as llm:
         prompt = llm.encode(TEXT)
         _, text = timed(llm, prompt, params)
         oracle = Oracle((*prompt, *text), 4)
@@ -174,7 +178,7 @@ def ngram(model: str) -> Measured:
     request = [{"role": "user", "content": f"Repeat this text word for word: {TEXT}"}]
     plain, drafted = [], []
     with (
-        LLM(model, prefix_cache=False, context_length=1024) as llm,
+        LLM(model, drafts="off", prefix_cache=False, context_length=1024) as llm,
         LLM(model, prefix_cache=False, context_length=1024, drafter=NgramDrafter()) as other,
     ):
         prompt = llm.requests.render(request)
@@ -191,6 +195,28 @@ def ngram(model: str) -> Measured:
     )
 
 
+def goodput(model: str) -> Measured:
+    """Greedy answers to ShareGPT questions, one after another, as `LLM` drafts by itself."""
+    asked = (turns[0] for turns in conversations(installed_file()) if len(turns) > 1)
+    plain, drafted = 0.0, 0.0
+    with (
+        LLM(model, drafts="off", prefix_cache=False, context_length=1024) as llm,
+        LLM(model, prefix_cache=False, context_length=1024) as other,
+    ):
+        for question in islice((text for text in asked if 20 < len(text) < 1500), 12):
+            prompt = llm.requests.render([{"role": "user", "content": question}])
+            runs = [(timed(llm, prompt, greedy(192)), timed(other, prompt, greedy(192))) for _ in range(2)]
+            assert all(one[1] == two[1] for one, two in runs), "drafts changed the text"
+            plain += min(one[0] for one, _ in runs)
+            drafted += min(two[0] for _, two in runs)
+    return Measured(
+        "speed of answers of 192 tokens to 12 ShareGPT questions",
+        plain / drafted,
+        "times",
+        "plain decoding, the same texts",
+    )
+
+
 CASES: Mapping[str, Callable[[str], Measured]] = {
     "stall-free-chunked-prefill": stall_free,
     "continuous-batching": continuous_batching,
@@ -200,6 +226,7 @@ CASES: Mapping[str, Callable[[str], Measured]] = {
     "counter-based-sampling": counter_sampling,
     "coupled-verification": coupled,
     "ngram-drafts": ngram,
+    "goodput-drafts": goodput,
     **CACHE_CASES,
     **SCHEDULER_CASES,
 }

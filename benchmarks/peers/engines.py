@@ -41,6 +41,7 @@ VLLM_PRELOADS = (
 )
 ENGINES = (
     Engine("pelton", SAME_FILE, "pelton", "pelton_worker.py"),
+    Engine("pelton without drafts", SAME_FILE, "pelton", "pelton_plain_worker.py"),
     Engine("llama.cpp", SAME_FILE, "llama_cpp", "llama_cpp_worker.py"),
     Engine("llama.cpp", "Q4_0", "llama_cpp", "llama_cpp_worker.py"),
     Engine("llama.cpp", "Q8_0", "llama_cpp", "llama_cpp_worker.py"),
@@ -58,4 +59,4 @@ def chosen_engines(only: Sequence[str]) -> tuple[Engine, ...]:
     known = {engine.peer.lower() for engine in ENGINES}
     if wanted - known:
         raise ValueError(f"no peer is named {', '.join(sorted(wanted - known))}; there are {sorted(known)}")
-    return tuple(e for e in ENGINES if not wanted or e.peer.lower() in wanted or e.peer == "pelton")
+    return tuple(e for e in ENGINES if not wanted or e.peer.lower() in wanted or e.environment == "pelton")

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode.accept import Verifier
+from .decode.accept import Verifier, follow_greatest
 from .decode.finish import Finish
 from .decode.logprobs import prompt_logprobs
 from .decode.sampler import Decoded, Outcome, Sampler, outcome_of
@@ -70,7 +70,8 @@ class Committer:
         events: list[TokenEvent] = []
         for item, is_chosen, end in zip(planned, choosing, ends, strict=True):
             if item.sequence.draft is not None:
-                self._draft(item.sequence, logits[end - item.rows : end], events)
+                own = slice(end - item.rows, end)
+                self._draft(item.sequence, logits[own], None if greatest is None else greatest[own], events)
             else:
                 self._advance(item, next(chosen) if is_chosen else None, logits, end, events)
         return events
@@ -130,18 +131,25 @@ class Committer:
         sequence.prompt_scored = first + len(targets)
         return TokenEvent(sequence.id, None, prompt_logprobs=tuple(rows))
 
-    def _draft(self, sequence: Sequence, logits: Logits, events: list[TokenEvent]) -> None:
+    def _draft(
+        self, sequence: Sequence, logits: Logits, greatest: list[int] | None, events: list[TokenEvent]
+    ) -> None:
         draft = sequence.draft
         assert draft is not None
         span = sequence.span(sequence.missing)
         parents = None if span.parents is None else span.parents.tolist()
-        accepted = self.verifier.verify(logits, span.tokens.tolist(), parents, sequence.decode)
+        tokens = span.tokens.tolist()
+        if greatest is None:
+            accepted = self.verifier.verify(logits, tokens, parents, sequence.decode)
+        else:
+            accepted = follow_greatest(greatest, tokens, parents)
         first = sequence.computed + 1
         self.kv.move_slots(sequence.table.array, [sequence.computed + row for row in accepted.path], first)
         sequence.draft = None
         sequence.advance(1 + len(accepted.path))
         sequence.table.shrink(sequence.computed)
         self.stats.verified(len(draft.tokens), len(accepted.path))
+        sequence.acceptance.saw(len(draft.tokens), len(accepted.path))
         for outcome in accepted.outcomes:
             if not self._take(sequence, outcome, events):
                 return
@@ -200,14 +208,14 @@ def wants_logits(item: Planned) -> bool:
     return chooses(item) or item.sequence.draft is not None or scores_prompt(item.sequence)
 
 
-def wants_only_greatest(planned: Seq[Planned]) -> bool:
-    """Whether each token is the most likely one, and nothing else is asked of the logits: no draft is
-    verified by them, no sibling takes its first token from them."""
+def wants_only_greatest(planned: Seq[Planned], exact: bool) -> bool:
+    """Whether each token is the most likely one, and nothing else is asked of the logits: no sibling takes
+    its first token from them, and no draft is verified otherwise than `exact`-ly by them."""
     sequences = [item.sequence for item in planned]
     return all(
         sequence.decode.is_plain
         and sequence.prompt_logprobs is None
-        and sequence.draft is None
+        and (exact or sequence.draft is None)
         and not sequence.followers
         for sequence in sequences
     )

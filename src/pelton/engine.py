@@ -25,6 +25,7 @@ from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastR
 from .sched.protocol import Planned, Scheduler
 from .sched.registry import SchedulerChoice, scheduler_for
 from .sched.sequence import Sequence
+from .spec.budget import DraftBudget, FixedBudget
 from .spec.draft import MOST_DRAFTED, Drafter
 from .stats import EngineStats, StepRows
 from .terms import ORDINARY, RequestTerms
@@ -44,6 +45,7 @@ class Engine:
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 512
     drafter: Drafter | None = None
+    draft_budget: DraftBudget = field(default_factory=FixedBudget)
     verifier: Verifier = field(default_factory=lambda: CoupledVerifier(Sampler()))
     sampler: Sampler = field(default_factory=Sampler)
     stats: EngineStats = field(default_factory=EngineStats)
@@ -68,6 +70,7 @@ class Engine:
         self._next_id = 0
         self._no_logits = np.zeros((0, self.executor.plan.vocab_size), dtype=np.float32)
         self._pass_seconds = inf  # of the last pass
+        self._may_draft = False  # for a sequence of this step
 
     @property
     def has_work(self) -> bool:
@@ -161,7 +164,7 @@ class Engine:
         events = [self._refuse(sequence) for sequence in schedule.refused]
         if schedule.planned:
             self.stats.begins(schedule.planned)
-            only_greatest = wants_only_greatest(schedule.planned)
+            only_greatest = wants_only_greatest(schedule.planned, self.verifier.exact)
             passes = self._passes(schedule.planned, patience) if only_greatest else 1
             spans = [p.sequence.span(p.rows) for p in schedule.planned]
             batch = make_batch(spans, only_greatest=only_greatest)
@@ -201,7 +204,7 @@ class Engine:
         sequence 6 % of each step (SmolLM2-135M).
         """
         sequences = [item.sequence for item in planned]
-        if patience <= self._pass_seconds or self.drafter is not None:
+        if patience <= self._pass_seconds or self._may_draft:
             return 1
         if not all(sequence.is_decoding and not sequence.wants_hidden for sequence in sequences):
             return 1
@@ -211,6 +214,7 @@ class Engine:
 
     def _observe(self, rows: int, seconds: float, passes: int) -> None:
         self._pass_seconds = seconds
+        self.draft_budget.observe(rows, seconds)
         for number in range(passes):
             self.stats.steps += 1
             self.scheduler.observe(rows, seconds)
@@ -235,14 +239,22 @@ class Engine:
             self.prefixes.check()
 
     def _draft(self) -> None:
+        self._may_draft = False
         if self.drafter is None:
             return
-        for sequence in self.scheduler.running:
-            # The last token needs no draft, and a draft must not outgrow the context.
-            most = sequence.rules.max_tokens - sequence.num_outputs - 1
+        running = self.scheduler.running
+        for sequence in running:
             # A prompt's last token is no draft's business: its siblings fork there.
-            if sequence.is_decoding and sequence.num_outputs and most > 0:
-                sequence.draft = self.drafter.propose(sequence.tokens, min(most, MOST_DRAFTED))
+            if not sequence.is_decoding or not sequence.num_outputs:
+                continue
+            # The last token needs no draft, and a draft must not outgrow the context.
+            left = sequence.rules.max_tokens - sequence.num_outputs - 1
+            most = min(left, MOST_DRAFTED, self.draft_budget.most(sequence.acceptance, len(running)))
+            if most > 0:
+                self._may_draft = True
+                sequence.draft = self.drafter.propose(sequence.tokens, most)
+            else:
+                sequence.acceptance.rested()
 
     def _refuse(self, sequence: Sequence) -> TokenEvent:
         error = OutOfBlocksError(

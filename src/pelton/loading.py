@@ -20,9 +20,12 @@ from .models.load import LoadedModel, load_model
 from .plan import Plan
 from .plan.passes import narrow
 from .quant.tensor import Weight
+from .sched.rates import StepRates
 from .sched.registry import SchedulerChoice
 from .settings import EngineSettings
-from .spec.draft import Drafter
+from .spec.budget import DraftBudget, FixedBudget, GoodputBudget
+from .spec.draft import MOST_DRAFTED, Drafter
+from .spec.ngram import NgramDrafter
 from .text import ChatTemplate, Tokenizer, tokenizer_of
 from .types import BLOCK_SIZE
 from .weights.gguf import open_gguf
@@ -76,6 +79,9 @@ def load_resolved(
         executor = make_executor(settings, model.plan, model.weights)
         tokenizer, template = text.result()
     sampler = make_sampler(settings, executor)
+    budget: DraftBudget = FixedBudget()
+    if drafter is None and settings.drafts == "ngram":
+        drafter, budget = NgramDrafter(length=MOST_DRAFTED), GoodputBudget(StepRates())
     engine = Engine(
         executor,
         arena,
@@ -84,6 +90,7 @@ def load_resolved(
         max_num_batched_tokens=settings.max_num_batched_tokens,
         scheduling=scheduling_of(settings, arena),
         drafter=drafter,
+        draft_budget=budget,
         sampler=sampler,
         verifier=CoupledVerifier(sampler),
         prefix_cache=settings.prefix_cache,

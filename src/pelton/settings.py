@@ -16,6 +16,7 @@ SCHEDULERS = (
     "fair",
 )  # fmt: skip
 PREFIX_EVICTIONS = ("lru", "predicted")
+DRAFTS = ("ngram", "off")
 KV_SHARE_OF_FREE_MEMORY = 0.4
 MOST_SEQUENCES = 4096
 MOST_THREADS = 1024
@@ -42,6 +43,8 @@ class EngineSettings:
     sequences, None for a quarter of what running ones have; 0: they are computed again.
     prefix_cache: whether what was computed is kept for later requests that begin alike. prefix_eviction: what
     gives way when memory runs short, the least recently used or what is predicted not to come back.
+    drafts: where guesses of the next tokens come from, which are computed together and kept as far as they
+    are right: "ngram", from earlier in the same text, or "off"; the text is the same (docs/scheduling.md).
     kv_cache_dir: a folder for prefixes to survive in, at most kv_disk bytes of them; None: memory only.
     tuning_folder: where the native executor remembers what it measured to be fastest on this machine; None
     measures nothing, which changes no text.
@@ -59,6 +62,7 @@ class EngineSettings:
     scheduler: str = "token-budget"
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     swap_memory: int | None = None
+    drafts: str = "ngram"
     tuning_folder: str | None = None
     seed: int | None = None
 
@@ -71,6 +75,8 @@ class EngineSettings:
         self._check_cache()
         if self.executor not in EXECUTORS:
             raise ConfigError(f"must be one of {', '.join(EXECUTORS)}", field="executor", value=self.executor)
+        if self.drafts not in DRAFTS:
+            raise ConfigError(f"must be one of {', '.join(DRAFTS)}", field="drafts", value=self.drafts)
         self._check("threads", self.threads, 1, MOST_THREADS)
         self._check("context_length", self.context_length, 2, 2**24)
         self._check("kv_memory", self.kv_memory, 1, 2**50)

@@ -140,4 +140,4 @@ def test_unknown_names_are_refused(load: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no environment is named nothing"):
         load("environments").Environments(tmp_path, {"nothing": tmp_path})
     chosen = load("engines").chosen_engines(["vllm"])
-    assert [engine.peer for engine in chosen] == ["pelton", "vLLM"]
+    assert [engine.peer for engine in chosen] == ["pelton", "pelton without drafts", "vLLM"]

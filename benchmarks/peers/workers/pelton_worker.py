@@ -12,9 +12,10 @@ from pelton import LLM, SamplingParams
 
 class Pelton:
     version = pelton.__version__
+    drafts = "ngram"
 
     def __init__(self, model: str, threads: int) -> None:
-        self._llm = LLM(model, threads=threads)
+        self._llm = LLM(model, threads=threads, drafts=self.drafts)
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Generated:
         params = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True, detokenize=False)

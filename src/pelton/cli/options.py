@@ -110,6 +110,9 @@ class EngineFlags:
             "--swap-memory", metavar="SIZE", parser=parse_size, help="Memory for preempted requests."
         ),
     ] = None
+    drafts: Annotated[
+        str, typer.Option("--drafts", help="Guess next tokens from the text so far: ngram, or off.")
+    ] = "ngram"
     prefix_cache: Annotated[
         bool, typer.Option("--prefix-cache/--no-prefix-cache", help="Keep KV for prompts that begin alike.")
     ] = True
@@ -133,6 +136,7 @@ class EngineFlags:
             "isa": self.isa,
             "kv_memory": self.kv_memory,
             "kv_dtype": self.kv_dtype,
+            "drafts": self.drafts,
             "prefix_cache": self.prefix_cache,
             "prefix_eviction": self.prefix_eviction,
             "kv_cache_dir": self.kv_cache_dir,

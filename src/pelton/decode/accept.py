@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError
 from .request import DecodeRequest
-from .sampler import Outcome, Sampler
+from .sampler import Outcome, Sampler, outcome_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +73,43 @@ class CoupledVerifier:
         request: DecodeRequest,
     ) -> Accepted:
         """Walk from the root, seeing the history of the path; O(rows) plus one sample a path row."""
-        children = _children(tokens, parents)
         history = request.history
         num_outputs = history.num_outputs
-        path: list[int] = []
-        outcomes: list[Outcome] = []
-        row: int | None = 0
+
+        def sample(row: int) -> Outcome:
+            if row > 0:  # the walk has come past its token
+                history.push(int(tokens[row]))
+            return self.sampler.sample_row(logits[row], request)
+
         try:
-            while row is not None:
-                outcome = self.sampler.sample_row(logits[row], request)
-                outcomes.append(outcome)
-                if isinstance(outcome, RequestError):
-                    break
-                row = children.get((row, outcome.token))
-                if row is not None:
-                    path.append(row)
-                    history.push(outcome.token)
+            return _walk(tokens, parents, sample)
         finally:
             history.rollback(num_outputs)
-        return Accepted(tuple(path), tuple(outcomes))
+
+
+def follow_greatest(
+    greatest: Sequence[int], tokens: Sequence[int], parents: Sequence[int] | None
+) -> Accepted:
+    """What an exact verifier accepts for a request that wants the most likely token of each row, of which
+    `greatest` [rows] says the place (-1: the logits are not finite)."""
+    return _walk(tokens, parents, lambda row: outcome_of(greatest[row]))
+
+
+def _walk(tokens: Sequence[int], parents: Sequence[int] | None, choose: Callable[[int], Outcome]) -> Accepted:
+    """From the root to whichever child has the token that was chosen after its parent."""
+    children = _children(tokens, parents)
+    path: list[int] = []
+    outcomes: list[Outcome] = []
+    row: int | None = 0
+    while row is not None:
+        outcome = choose(row)
+        outcomes.append(outcome)
+        if isinstance(outcome, RequestError):
+            break
+        row = children.get((row, outcome.token))
+        if row is not None:
+            path.append(row)
+    return Accepted(tuple(path), tuple(outcomes))
 
 
 def _children(tokens: Sequence[int], parents: Sequence[int] | None) -> dict[tuple[int, int], int]:

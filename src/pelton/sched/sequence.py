@@ -9,6 +9,7 @@ import numpy as np
 from ..decode.finish import FinishRules
 from ..decode.request import DecodeRequest
 from ..kv import BlockTable, Prefix
+from ..spec.budget import Acceptance
 from ..spec.draft import Draft
 from ..terms import ORDINARY, RequestTerms
 from ..types import I32, Span
@@ -31,7 +32,7 @@ class Sequence:
     # Attributes beside each other in memory, here and in what else a step looks at for each sequence: weights
     # have passed through the caches since, and a step of 48 sequences takes up to a fifth less Python.
     __slots__ = (
-        "_tokens", "arrival", "computed", "decode", "draft", "followers", "hidden_state", "id",
+        "_tokens", "acceptance", "arrival", "computed", "decode", "draft", "followers", "hidden_state", "id",
         "num_cached", "num_prompt", "num_tokens", "preempted", "preemptions", "prefix",
         "prompt_logprobs", "prompt_scored", "rules", "started", "table", "terms", "unchanged",
         "wants_hidden",
@@ -70,6 +71,7 @@ class Sequence:
         self.wants_hidden = wants_hidden
         self.hidden_state: tuple[float, ...] | None = None  # of the prompt's last token, until it goes out
         self.draft: Draft | None = None
+        self.acceptance = Acceptance()  # of its drafts
         self.followers: list[Sequence] = []  # siblings of one request that fork from this one's prompt
         self._tokens = np.zeros(len(prompt) + rules.max_tokens, dtype=np.int32)
         self._tokens[: len(prompt)] = prompt
@@ -169,6 +171,7 @@ class Sequence:
         """A copy that shares all KV blocks and goes on by itself with `decode`."""
         twin = copy(self)
         twin.id, twin.decode, twin.draft, twin.followers = sequence_id, decode, None, []
+        twin.acceptance = copy(self.acceptance)
         twin.preempted = twin.preemptions = 0
         twin._tokens = self._tokens.copy()
         twin.table = self.table.fork()

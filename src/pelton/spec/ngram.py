@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,25 +14,41 @@ from .draft import Draft
 class NgramDrafter:
     """Prompt lookup decoding (Saxena 2023): what followed the last few tokens the last time.
 
+    Of all earlier places where the text's last `shortest` tokens stand, the one that agrees with most of
+    its last `longest`, and of those the newest. A text that goes in circles is drafted beyond its end.
+
     Promise: exact = True; with a verifier that couples random numbers the text is the one plain
     decoding gives, and summaries, edits and code that repeat their input need fewer steps.
     """
 
-    longest: int = 4
+    shortest: int = 2
+    longest: int = 8
     length: int = 8
-    exact: bool = True
+    exact: bool = field(default=True, init=False)
 
     def propose(self, tokens: I32, most: int) -> Draft | None:
         most = min(most, self.length)
-        for size in range(min(self.longest, len(tokens) - 1), 0, -1):
-            start = _last_match(tokens, size)
-            if start is not None and most > 0:
-                return Draft(tuple(tokens[start : start + most].tolist()))
-        return None
+        start = self._continuation(tokens)
+        if start is None or most <= 0:
+            return None
+        follows = tokens[start : start + most].tolist()
+        repeats = -(-most // len(follows))
+        return Draft(tuple((follows * repeats)[:most]))
 
-
-def _last_match(tokens: I32, size: int) -> int | None:
-    """Where the text after the newest earlier copy of the last `size` tokens starts."""
-    windows = np.lib.stride_tricks.sliding_window_view(tokens[:-1], size)
-    (found,) = np.nonzero((windows == tokens[-size:]).all(axis=1))
-    return int(found[-1]) + size if len(found) else None
+    def _continuation(self, tokens: I32) -> int | None:
+        """Where the text after the best earlier copy of its end starts; O(tokens)."""
+        size, end = self.shortest, len(tokens)
+        if end <= size:
+            return None
+        # Starts of what may follow a copy: the end itself is none.
+        here = tokens[size - 1 : end - 1] == tokens[end - 1]
+        for back in range(1, size):
+            here &= tokens[size - 1 - back : end - 1 - back] == tokens[end - 1 - back]
+        starts = np.flatnonzero(here) + size
+        for back in range(size, min(self.longest, end - 1)):
+            inside = starts[starts > back]
+            longer = inside[tokens[inside - 1 - back] == tokens[end - 1 - back]]
+            if not len(longer):
+                break
+            starts = longer
+        return int(starts[-1]) if len(starts) else None

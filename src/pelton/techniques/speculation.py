@@ -22,9 +22,24 @@ SPECULATION: tuple[Technique, ...] = (
         title="Guesses copied from what followed the last few tokens earlier in the same text",
         papers=(Paper("Prompt lookup decoding"),),
         exact=True,
-        switch="LLM(drafter=NgramDrafter())",
+        switch="on; --drafts off, LLM(drafter=NgramDrafter())",
         test="tests/test_engine.py::test_drafts_change_the_number_of_steps_never_the_text",
         benchmark="ngram-drafts",
         source="pelton.spec.ngram:NgramDrafter",
+    ),
+    Technique(
+        name="goodput-drafts",
+        family="speculation",
+        title="Drafts as long as is likely to raise tokens a second, by what was right and what rows cost",
+        papers=(
+            Paper(
+                "Optimizing Speculative Decoding for Serving Large Language Models Using Goodput", number=43
+            ),
+        ),
+        exact=True,
+        switch="on; --drafts off",
+        test="tests/spec/test_budget.py::test_the_length_is_the_one_of_the_best_goodput",
+        benchmark="goodput-drafts",
+        source="pelton.spec.budget:GoodputBudget",
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +58,7 @@ def latency(
 
     tests = tests_of(prompt, generate, depth)
     start = perf_counter()
-    with engine.open() as llm:
+    with replace(engine, drafts="off").open() as llm:  # single passes are timed
         to_first, python, peak = first_token(llm, start), python_share(llm), peak_memory()
         machine = measure(llm.settings.num_threads, engine.isa)
         setup = setup_of(engine, llm, machine, to_first, python, peak)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -60,7 +61,7 @@ def _measure(engine: EngineFlags, depth: str, repetitions: int) -> tuple[dict[st
 
     tests = latency.tests_of("512", "64", depth)
     start = perf_counter()
-    with engine.open() as llm:
+    with replace(engine, drafts="off").open() as llm:  # single passes are timed
         first = latency.first_token(llm, start), latency.python_share(llm), latency.peak_memory()
         machine = measure(llm.settings.num_threads, engine.isa)
         setup = latency.setup_of(engine, llm, machine, *first)

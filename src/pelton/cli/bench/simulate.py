@@ -104,7 +104,7 @@ def step_costs_for(engine: EngineFlags, given: Path | None, *, again: bool) -> S
     if path.is_file() and not again:
         return StepCost.load(path)
     note(f"measuring what steps of {engine.model} take on this machine")
-    with replace(engine, scheduler="token-budget").open() as llm:
+    with replace(engine, scheduler="token-budget", drafts="off").open() as llm:
         found = measure(llm, engine.model)
     path.parent.mkdir(parents=True, exist_ok=True)
     found.save(path)
