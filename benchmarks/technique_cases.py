@@ -145,6 +145,7 @@ class Oracle:
 
     text: tuple[int, ...]
     length: int
+    shortest: int = 0
 
     def propose(self, tokens: I32, most: int) -> Draft | None:
         known = self.text[len(tokens) : len(tokens) + min(most, self.length)]

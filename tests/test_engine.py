@@ -130,6 +130,8 @@ def test_aborting_a_sibling_that_leads_the_waiting_ones_leaves_the_others() -> N
 class Guess:
     """Always drafts as much as it may: the first of the tokens it saw, over and over."""
 
+    shortest = 0
+
     def propose(self, tokens: I32, most: int) -> Draft | None:
         return Draft((int(tokens[0]),) * most)
 
@@ -228,6 +230,8 @@ def test_aborting_the_leader_leaves_its_siblings_running() -> None:
 class ScriptedDrafter:
     """Proposes random trees in which, now and then, a branch is right."""
 
+    shortest = 0
+
     def __init__(self, right: list[int], num_prompt: int, seed: int) -> None:
         self.right, self.num_prompt = right, num_prompt
         self.random = np.random.default_rng(seed)
@@ -264,6 +268,8 @@ def test_a_draft_of_the_greatest_length_may_be_right_as_a_whole() -> None:
     right = alone(prompt(5, 3), params)
 
     class Knows:
+        shortest = 0
+
         def propose(self, tokens: I32, most: int) -> Draft | None:
             return Draft(tuple(right[len(tokens) - 5 :][:most]))
 

@@ -16,13 +16,15 @@ from pelton.decode.processor import RequestTokens
 from pelton.engine import MOST_PASSES, Engine
 from pelton.errors import NotFiniteError
 from pelton.events import TokenEvent
+from pelton.exec.feedback import feed_back, repeats
 from pelton.exec.native import NativeExecutor, NativeForward
 from pelton.exec.native_screen import Screening
-from pelton.exec.protocol import Executor
+from pelton.exec.protocol import Executor, Until
 from pelton.exec.reference import ReferenceExecutor, ReferenceForward
 from pelton.kv import KVArena
 from pelton.plan.passes import narrow
 from pelton.sched.registry import SchedulerChoice
+from pelton.spec.ngram import NgramDrafter
 from pelton.types import I32, Batch
 
 from .tiny import VOCAB, tiny_arena, tiny_plan, tiny_weights
@@ -135,6 +137,48 @@ def test_a_call_runs_so_many_passes_at_most_and_only_for_the_patient() -> None:
         assert running.stats.steps == sum(count for count in counts)
         assert running.stats.rows == 9 + 39
         assert not running.is_live(sequence)
+
+
+def drafting(executor: Executor) -> Engine:
+    arena = tiny_arena(PLAN, 64)
+    return Engine(executor, arena, 256, 8, 64, NgramDrafter(shortest=1), prefix_cache=False)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 2**20))
+@settings(max_examples=15, deadline=None)
+def test_drafts_between_calls_leave_the_tokens_as_they_are(lengths: list[int], seed: int) -> None:
+    found = []
+    for running, patience in ((engine(), 0.0), (drafting(REFERENCE), LONG)):
+        for number, length in enumerate(lengths):
+            running.add(prompt(9, seed + number), greedy(length), RequestTokens(VOCAB, (3, 7)), 5)
+        found.append(finish(running, patience)[0])
+    assert found[0] == found[1]
+
+
+def test_a_text_that_repeats_ends_the_call(native: CountingExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there may be something to draft; the program ends it where the definition does."""
+
+    def by_definition(forward: NativeForward, passes: int, until: Until) -> list[list[int]]:
+        return feed_back(native, forward, passes, until)
+
+    found = []
+    for _ in range(2):
+        running = drafting(native)
+        for seed in (3, 4):
+            running.add(prompt(9, seed), greedy(60), RequestTokens(VOCAB), 5)
+        texts, steps = finish(running, LONG)
+        found.append((texts, [len(events) for events in steps], running.stats.drafts))
+        monkeypatch.setattr(NativeForward, "feed_back", by_definition)
+    assert found[0] == found[1]
+    assert found[0][2] > 0
+    assert max(found[0][1]) > 2  # several passes of two sequences
+
+
+@given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 4))
+def test_repeating_means_that_the_end_stands_earlier(tokens: list[int], size: int) -> None:
+    ends = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size)]
+    expected = len(tokens) > size and tuple(tokens[-size:]) in ends
+    assert repeats(np.array(tokens, dtype=np.int32), size) == expected
 
 
 def test_an_end_token_ends_the_call() -> None:

@@ -90,6 +90,18 @@ void begin(Program& program, Integers tokens, Integers positions, Integers slots
     program.begin(arrays, sets, kv, std::move(arena), only_greatest);
 }
 
+std::vector<std::vector<std::int32_t>> feed_back(Program& program, std::int64_t passes,
+                                                 const std::vector<std::int32_t>& ends,
+                                                 const std::vector<std::int64_t>& rows,
+                                                 const std::vector<Integers>& texts, std::int64_t repeated) {
+    require(rows.size() == texts.size(), "each text that is watched belongs to a row");
+    WatchedTexts watched{{}, repeated};
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        watched.texts.push_back({rows[i], {texts[i].data(), texts[i].data() + texts[i].size()}});
+    nb::gil_scoped_release release;
+    return program.feed_back(passes, ends, std::move(watched));
+}
+
 Array<float, 2> copy_of(const float* from, std::int64_t rows, std::int64_t width) {
     const std::size_t count = static_cast<std::size_t>(rows * width);
     auto* data = new float[count];
@@ -186,7 +198,7 @@ void bind_runtime(nb::module_& m) {
              "is_tree"_a.noconvert(), "tables"_a.noconvert(), "row_sets"_a, "keys"_a.noconvert(),
              "values"_a.noconvert(), "only_greatest"_a = false)
         .def("run", &Program::run, "start"_a, "end"_a, nb::call_guard<nb::gil_scoped_release>())
-        .def("feed_back", &Program::feed_back, "passes"_a, "ends"_a, nb::call_guard<nb::gil_scoped_release>())
+        .def("feed_back", &feed_back, "passes"_a, "ends"_a, "rows"_a, "texts"_a, "repeated"_a)
         .def("read", &read, "value"_a)
         .def("view", &view, "value"_a)
         .def("write", &write, "value"_a, "array"_a.noconvert())

@@ -206,9 +206,13 @@ void Program::run(std::int64_t begin, std::int64_t end) {
 }
 
 std::vector<std::vector<std::int32_t>> Program::feed_back(std::int64_t passes,
-                                                          const std::vector<std::int32_t>& ends) {
+                                                          const std::vector<std::int32_t>& ends,
+                                                          WatchedTexts watched) {
     check_pass();
     require(passes > 0 && head_ != nullptr, "only a program with a screened head runs several passes");
+    for (const WatchedText& text : watched.texts)
+        require(text.row >= 0 && text.row < frame_.batch.num_rows() && watched.repeated > 0,
+                "a text is watched that no row goes on with, or for nothing");
     std::vector<std::vector<std::int32_t>> found;
     for (;;) {
         run(0, num_instructions());
@@ -217,6 +221,7 @@ std::vector<std::vector<std::int32_t>> Program::feed_back(std::int64_t passes,
             return token < 0 || std::find(ends.begin(), ends.end(), token) != ends.end();
         });
         if (ended || static_cast<std::int64_t>(found.size()) == passes) return found;
+        if (watched.repeat_after(found.back())) return found;
         pass_ = -1;  // should the next not begin
         frame_.batch.move_on(found.back(), frame_.kv.num_blocks);
         prepare_pass(workspace_->arena());

@@ -11,6 +11,7 @@
 #include "runtime/instruction.h"
 #include "runtime/page_reserve.h"
 #include "runtime/screened_linear.h"
+#include "runtime/watched_texts.h"
 
 namespace pelton {
 
@@ -87,9 +88,10 @@ class Program {
     void run(std::int64_t begin, std::int64_t end);
     // Of a pass that has begun, over spans of one row each and for their greatest logits only: runs all of
     // it, and then so many passes in all, each over the tokens that the one before found. What each found;
-    // the last is the one in which some row found one of `ends`, or none.
+    // the last is the one in which some row found one of `ends`, or none, or after which a text repeats.
     std::vector<std::vector<std::int32_t>> feed_back(std::int64_t passes,
-                                                     const std::vector<std::int32_t>& ends);
+                                                     const std::vector<std::int32_t>& ends,
+                                                     WatchedTexts watched);
     // [rows, width] of a value, while it is live.
     const float* read(int value) const;
     void write(int value, const float* from);

@@ -322,10 +322,13 @@ class Program:
         """Copies the batch; keeps keys and values alive for the pass. ValueError: an index out of range."""
     def run(self, start: int, end: int) -> None:
         """Instructions start..end on all threads, without the GIL."""
-    def feed_back(self, passes: int, ends: Sequence[int]) -> list[list[int]]:
+    def feed_back(
+        self, passes: int, ends: Sequence[int], rows: Sequence[int], texts: Sequence[I32], repeated: int
+    ) -> list[list[int]]:
         """Runs all of a pass over single rows that wants their greatest logits only, and then more over what
-        each found, so many passes in all, or until a row finds one of `ends` or none. ValueError without a
-        screened head."""
+        each found, so many passes in all, or until a row finds one of `ends` or none, or the last `repeated`
+        tokens of one of `texts`, which `rows` go on with, stand in it earlier. ValueError without a screened
+        head, and for rows there are not."""
     def read(self, value: int) -> F32: ...
     def view(self, value: int) -> F32:
         """The value's own memory, [rows, width]; the next pass overwrites it."""

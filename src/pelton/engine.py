@@ -19,7 +19,7 @@ from .decode.request import DecodeRequest
 from .decode.sampler import Sampler
 from .errors import OutOfBlocksError
 from .events import TokenEvent
-from .exec.protocol import F32, Executor
+from .exec.protocol import F32, Executor, Until
 from .hidden import keep_hidden_states
 from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
 from .sched.protocol import Planned, Scheduler
@@ -70,7 +70,7 @@ class Engine:
         self._next_id = 0
         self._no_logits = np.zeros((0, self.executor.plan.vocab_size), dtype=np.float32)
         self._pass_seconds = inf  # of the last pass
-        self._may_draft = False  # for a sequence of this step
+        self._open: set[int] = set()  # sequences that may draft, but have not in this step
 
     @property
     def has_work(self) -> bool:
@@ -191,7 +191,7 @@ class Engine:
             if not any(map(wants_logits, planned)):
                 return self._no_logits, None
         if passes > 1:
-            return self._no_logits, forward.feed_back(passes, ends_of(planned))
+            return self._no_logits, forward.feed_back(passes, self._until(planned))
         forward.advance()
         if batch.only_greatest:
             return self._no_logits, [forward.greatest()]
@@ -204,13 +204,23 @@ class Engine:
         sequence 6 % of each step (SmolLM2-135M).
         """
         sequences = [item.sequence for item in planned]
-        if patience <= self._pass_seconds or self._may_draft:
+        if patience <= self._pass_seconds or any(sequence.draft is not None for sequence in sequences):
+            return 1
+        if self._open and (self.drafter is None or self.drafter.shortest == 0):
             return 1
         if not all(sequence.is_decoding and not sequence.wants_hidden for sequence in sequences):
             return 1
         left = min(sequence.rules.max_tokens - sequence.num_outputs for sequence in sequences)
         most = min(left, int(patience / max(self._pass_seconds, patience / MOST_PASSES)))
         return self.scheduler.ahead(planned, most) if most > 1 else 1
+
+    def _until(self, planned: Seq[Planned]) -> Until:
+        """What ends several passes: a sequence's end, and a text that a draft can be made of again."""
+        if self.drafter is None:
+            return Until(ends_of(planned))
+        rows = (row for row, item in enumerate(planned) if item.sequence.id in self._open)
+        texts = {row: planned[row].sequence.tokens for row in rows}
+        return Until(ends_of(planned), texts, self.drafter.shortest)
 
     def _observe(self, rows: int, seconds: float, passes: int) -> None:
         self._pass_seconds = seconds
@@ -239,7 +249,7 @@ class Engine:
             self.prefixes.check()
 
     def _draft(self) -> None:
-        self._may_draft = False
+        self._open.clear()
         if self.drafter is None:
             return
         running = self.scheduler.running
@@ -251,8 +261,9 @@ class Engine:
             left = sequence.rules.max_tokens - sequence.num_outputs - 1
             most = min(left, MOST_DRAFTED, self.draft_budget.most(sequence.acceptance, len(running)))
             if most > 0:
-                self._may_draft = True
                 sequence.draft = self.drafter.propose(sequence.tokens, most)
+                if sequence.draft is None:
+                    self._open.add(sequence.id)
             else:
                 sequence.acceptance.rested()
 

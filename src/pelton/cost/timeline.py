@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
 from ..exec.native import F32, NativeExecutor, NativeForward
 from ..exec.native_trace import TraceEvent
+from ..exec.protocol import Until
 from ..kv import KVArena
 from ..llm import LLM
 from ..plan import Plan
@@ -71,9 +72,9 @@ class TimedForward:
         self._marks.append(Mark(_OUT, PYTHON_TRACK, start, perf_counter_ns()))
         return result
 
-    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+    def feed_back(self, passes: int, until: Until) -> list[list[int]]:
         start = perf_counter_ns()
-        result = self._inner.feed_back(passes, ends)
+        result = self._inner.feed_back(passes, until)
         self._marks.append(Mark(_RUN, PYTHON_TRACK, start, perf_counter_ns()))
         return result
 

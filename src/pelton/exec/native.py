@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from .native_screen import Screening
 from .native_trace import InstructionTime, TraceEvent, instruction_times, trace_events
 from .native_tuning import UNTUNED, Readings, tuned
 from .native_weights import NativeWeights
+from .protocol import Until
 
 F32 = NDArray[np.float32]
 
@@ -135,13 +136,16 @@ class NativeForward:
             return self._executor.most_likely(np.ascontiguousarray(self._logits()))
         return [found[row] for row in self.batch.outputs] if self._has_all_rows else found
 
-    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+    def feed_back(self, passes: int, until: Until) -> list[list[int]]:
         """Several greedy passes in one call; see exec.protocol.Forward."""
         self._check_current()
         if self._next > 0 or not self._compiled.has_head or self._compiled.taps:
-            return feed_back(self._executor, self, passes, ends)
+            return feed_back(self._executor, self, passes, until)
         self._executor.current = None  # another batch takes this one's place
-        found = self._compiled.program.feed_back(passes, list(ends))
+        texts = [np.ascontiguousarray(text) for text in until.texts.values()]
+        found = self._compiled.program.feed_back(
+            passes, list(until.ends), list(until.texts), texts, until.repeated
+        )
         self._executor.prepare_screen(len(found) - 1)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -10,9 +11,25 @@ from numpy.typing import NDArray
 
 from ..kv import KVArena
 from ..plan import Plan
-from ..types import Batch
+from ..types import I32, Batch
 
 F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Until:
+    """After which pass no other runs, however many were allowed.
+
+    One in which a row found one of `ends`, or nothing; and one after which the last `repeated` tokens of one
+    of `texts` (a row's tokens up to the first pass's own, by row) stand in it earlier, too.
+    """
+
+    ends: Collection[int] = ()
+    texts: Mapping[int, I32] = field(default_factory=dict)
+    repeated: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.repeated > 0 or not self.texts
 
 
 class Forward(Protocol):
@@ -35,11 +52,11 @@ class Forward(Protocol):
         """Of a batch that asked for no more (`only_greatest`), after the last step: the first index of the
         greatest of each row of logits, -1 where one is NaN or none is above -infinity."""
 
-    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
+    def feed_back(self, passes: int, until: Until) -> list[list[int]]:
         """Instead of advancing, for a batch of one row a span that asked for the greatest only: run all of
         this pass, and then so many in all, each over the tokens that the one before found, at their next
-        positions. What `greatest` is after each, [passes that ran][R]; after one in which a row has none or
-        found one of `ends` no other runs. ValueError where a table has no slot for a position."""
+        positions, but no other after what `until` speaks of. What `greatest` is after each, [passes that
+        ran][R]. ValueError where a table has no slot for a position."""
 
     @property
     def batch(self) -> Batch: ...

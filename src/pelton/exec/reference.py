@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
 from .feedback import feed_back
 from .greatest import places_of_greatest
+from .protocol import Until
 
 F32 = NDArray[np.float32]
 
@@ -58,8 +59,8 @@ class ReferenceForward:
     def greatest(self) -> list[int]:
         return places_of_greatest(self.logits())
 
-    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
-        return feed_back(self._executor, self, passes, ends)
+    def feed_back(self, passes: int, until: Until) -> list[list[int]]:
+        return feed_back(self._executor, self, passes, until)
 
 
 class ReferenceExecutor:

@@ -27,7 +27,13 @@ class Draft:
 
 
 class Drafter(Protocol):
-    """Guesses continuations. A wrong guess costs time, never a different text."""
+    """Guesses continuations. A wrong guess costs time, never a different text.
+
+    `shortest`: it drafts only where the last so many tokens stand earlier in the text, too; 0: anywhere.
+    """
+
+    @property
+    def shortest(self) -> int: ...
 
     def propose(self, tokens: I32, most: int) -> Draft | None:
         """A draft of at most `most` tokens that may follow `tokens` (read only), or None."""

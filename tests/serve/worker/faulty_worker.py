@@ -14,13 +14,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from pelton.engine import Engine
 from pelton.exec.feedback import feed_back
-from pelton.exec.protocol import F32, Executor, Forward
+from pelton.exec.protocol import F32, Executor, Forward, Until
 from pelton.kv import KVArena
 from pelton.loading import LoadedEngine
 from pelton.plan import Plan
@@ -90,8 +90,8 @@ class _Watched:
     def greatest(self) -> list[int]:
         return [-1 if row in self._rows else token for row, token in enumerate(self._inner.greatest())]
 
-    def feed_back(self, passes: int, ends: Collection[int]) -> list[list[int]]:
-        return feed_back(self._executor, self, passes, ends)
+    def feed_back(self, passes: int, until: Until) -> list[list[int]]:
+        return feed_back(self._executor, self, passes, until)
 
 
 class FaultyExecutor:
