@@ -47,10 +47,15 @@ def test_a_request_says_the_same_alone_and_in_any_company(llm: LLM, params: Samp
 def test_drafts_do_not_change_the_text(real_model_path: Path, llm: LLM, temperature: float) -> None:
     params = SamplingParams(temperature=temperature, seed=11, max_tokens=40)
     prompt = "a b c d e f g. a b c d e f g. a b c d"
+    with LLM(str(real_model_path), context_length=1024, threads=2, drafts="off") as plain:
+        expected = plain.generate(prompt, params)[0].outputs[0].text
+        assert plain.engine.stats.drafted == 0
     with LLM(str(real_model_path), context_length=1024, threads=2, drafter=NgramDrafter()) as drafted:
-        text = drafted.generate(prompt, params)[0].outputs[0].text
+        assert drafted.generate(prompt, params)[0].outputs[0].text == expected
         assert drafted.engine.stats.drafted > 0
-    assert text == llm.generate(prompt, params)[0].outputs[0].text
+    before = llm.engine.stats.drafted
+    assert llm.generate(prompt, params)[0].outputs[0].text == expected
+    assert llm.engine.stats.drafted > before  # unless it is told not to
 
 
 def test_stream_adds_up_to_the_whole(llm: LLM) -> None:
