@@ -279,6 +279,23 @@ def test_a_draft_of_the_greatest_length_may_be_right_as_a_whole() -> None:
     assert drafted.stats.accepted_at[-1] == 1
 
 
+def test_what_a_draft_says_beyond_the_end_counts_for_nothing() -> None:
+    right = alone(prompt(5, 3), SamplingParams(temperature=0, max_tokens=40))
+    place = next(i for i in range(2, 40) if right[i] not in right[:i])
+
+    class Knows:
+        shortest = 0
+
+        def propose(self, tokens: I32, most: int) -> Draft | None:
+            return Draft(tuple(right[len(tokens) - 5 :][:most]))
+
+    drafted = engine(drafter=Knows())
+    params = SamplingParams(temperature=0, max_tokens=40, stop_token_ids=[right[place]])
+    (sequence,) = drafted.add(prompt(5, 3), params, TOKENS, 5)
+    assert finish(drafted)[0][sequence] == right[: place + 1]
+    assert drafted.stats.accepted == place  # all but the first, which the prompt gave
+
+
 def test_ngram_drafts_repeat_what_was_said() -> None:
     tokens = np.tile(prompt(10, 3), 4)
     drafted = engine(drafter=NgramDrafter())

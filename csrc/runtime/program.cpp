@@ -221,6 +221,9 @@ std::vector<std::vector<std::int32_t>> Program::feed_back(std::int64_t passes,
             return token < 0 || std::find(ends.begin(), ends.end(), token) != ends.end();
         });
         if (ended || static_cast<std::int64_t>(found.size()) == passes) return found;
+        require(watched.texts.empty() ||
+                    static_cast<std::int64_t>(found.back().size()) == frame_.batch.num_rows(),
+                "a text is watched where not every row finds a token");
         if (watched.repeat_after(found.back())) return found;
         pass_ = -1;  // should the next not begin
         frame_.batch.move_on(found.back(), frame_.kv.num_blocks);

@@ -148,11 +148,13 @@ class Committer:
         sequence.draft = None
         sequence.advance(1 + len(accepted.path))
         sequence.table.shrink(sequence.computed)
-        self.stats.verified(len(draft.tokens), len(accepted.path))
         sequence.acceptance.saw(len(draft.tokens), len(accepted.path))
+        said = 0
         for outcome in accepted.outcomes:
+            said += 1
             if not self._take(sequence, outcome, events):
-                return
+                break
+        self.stats.verified(len(draft.tokens), min(said, len(accepted.path)))
 
     def _fork(self, sequence: Sequence, row: Logits, events: list[TokenEvent]) -> None:
         """Siblings of a request start here: they share the prompt's KV and sample from the same row. Those

@@ -71,6 +71,7 @@ class Engine:
         self._no_logits = np.zeros((0, self.executor.plan.vocab_size), dtype=np.float32)
         self._pass_seconds = inf  # of the last pass
         self._open: set[int] = set()  # sequences that may draft, but have not in this step
+        self._shortest = 0 if self.drafter is None else self.drafter.shortest
 
     @property
     def has_work(self) -> bool:
@@ -206,7 +207,7 @@ class Engine:
         sequences = [item.sequence for item in planned]
         if patience <= self._pass_seconds or any(sequence.draft is not None for sequence in sequences):
             return 1
-        if self._open and (self.drafter is None or self.drafter.shortest == 0):
+        if self._open and self._shortest == 0:
             return 1
         if not all(sequence.is_decoding and not sequence.wants_hidden for sequence in sequences):
             return 1
@@ -216,11 +217,9 @@ class Engine:
 
     def _until(self, planned: Seq[Planned]) -> Until:
         """What ends several passes: a sequence's end, and a text that a draft can be made of again."""
-        if self.drafter is None:
-            return Until(ends_of(planned))
         rows = (row for row, item in enumerate(planned) if item.sequence.id in self._open)
         texts = {row: planned[row].sequence.tokens for row in rows}
-        return Until(ends_of(planned), texts, self.drafter.shortest)
+        return Until(ends_of(planned), texts, self._shortest)
 
     def _observe(self, rows: int, seconds: float, passes: int) -> None:
         self._pass_seconds = seconds
@@ -253,13 +252,15 @@ class Engine:
         if self.drafter is None:
             return
         running = self.scheduler.running
+        together = min(len(running), self.max_num_seqs)
         for sequence in running:
+            sequence.draft = None  # of a step that it had no part in
             # A prompt's last token is no draft's business: its siblings fork there.
             if not sequence.is_decoding or not sequence.num_outputs:
                 continue
             # The last token needs no draft, and a draft must not outgrow the context.
             left = sequence.rules.max_tokens - sequence.num_outputs - 1
-            most = min(left, MOST_DRAFTED, self.draft_budget.most(sequence.acceptance, len(running)))
+            most = min(left, MOST_DRAFTED, self.draft_budget.most(sequence.acceptance, together))
             if most > 0:
                 sequence.draft = self.drafter.propose(sequence.tokens, most)
                 if sequence.draft is None:

@@ -81,7 +81,7 @@ def load_resolved(
     sampler = make_sampler(settings, executor)
     budget: DraftBudget = FixedBudget()
     if drafter is None and settings.drafts == "ngram":
-        drafter, budget = NgramDrafter(length=MOST_DRAFTED), GoodputBudget(StepRates())
+        drafter, budget = NgramDrafter(length=MOST_DRAFTED), GoodputBudget(StepRates(fixed=1.0, row=0.1))
     engine = Engine(
         executor,
         arena,

@@ -11,7 +11,7 @@ from pelton.spec.budget import Acceptance, FixedBudget, GoodputBudget
 from pelton.spec.draft import MOST_DRAFTED
 
 SEEN = st.builds(Acceptance, st.floats(0, 40), st.floats(0, 20))
-COSTS = st.builds(StepRates, st.floats(1e-4, 1), st.floats(1e-5, 0.1))
+COSTS = st.builds(StepRates, st.floats(0.1, 1), st.floats(0.02, 0.3))
 
 
 def goodput(rate: float, costs: StepRates, length: int) -> float:
@@ -72,10 +72,56 @@ def test_a_rate_is_a_probability(drafted: int, data: st.DataObject) -> None:
         assert 0 < seen.rate < 1
 
 
+def budget_on(machine: float, slope: float, steps: int = 400) -> GoodputBudget:
+    """That has seen steps of a machine, the first of them slow, on which a row takes `slope` of the rest."""
+    budget = GoodputBudget(StepRates(fixed=1.0, row=0.1))
+    for step in range(steps):
+        rows = (1, 1, 5, 1, 9, 17)[step % 6]
+        budget.observe(rows, machine * (1 + slope * rows) * (30 if step < 3 else 1))
+    return budget
+
+
+@pytest.mark.parametrize("machine", [1e-4, 0.005, 0.2, 30.0])
+@pytest.mark.parametrize("slope", [0.03, 0.1, 0.5])
+def test_what_rows_cost_is_learnt_on_quick_and_slow_machines(machine: float, slope: float) -> None:
+    costs = budget_on(machine, slope).costs
+    assert costs.row / costs.fixed == pytest.approx(slope, rel=0.05)
+
+
+@pytest.mark.parametrize("stall", [0.5, 5.0, 500.0])
+def test_a_machine_that_stalls_once_drafts_on(stall: float) -> None:
+    budget, seen = budget_on(0.005, 0.1), Acceptance(6.0, 2.0)
+    before = budget.most(seen, 1)
+    budget.observe(9, stall)
+    assert 0 < budget.most(seen, 1) <= before
+    for step in range(200):
+        budget.observe((1, 1, 5)[step % 3], 0.005 * (1 + 0.1 * (1, 1, 5)[step % 3]))
+    assert budget.most(seen, 1) == before
+
+
 def test_long_steps_teach_nothing_about_short_ones() -> None:
-    costs = StepRates(fixed=0.004, row=0.0004)
-    GoodputBudget(costs).observe(512, 3.0)
-    assert (costs.fixed, costs.row) == (0.004, 0.0004)
+    budget = budget_on(0.005, 0.1)
+    before = budget.costs.fixed, budget.costs.row
+    budget.observe(512, 3.0)
+    assert (budget.costs.fixed, budget.costs.row) == before
+
+
+@given(seen=SEEN, costs=COSTS, sequences=st.integers(1, 200))
+def test_others_keep_their_rows(seen: Acceptance, costs: StepRates, sequences: int) -> None:
+    assert sequences * GoodputBudget(costs).most(seen, sequences) <= MOST_DRAFTED
+
+
+def test_now_and_then_a_token_is_tried() -> None:
+    budget, seen = GoodputBudget(StepRates(fixed=1e-3, row=1.0)), Acceptance()
+    lengths = []
+    for _ in range(200):
+        lengths.append(budget.most(seen, 48))
+        if lengths[-1]:
+            seen.saw(lengths[-1], 0)
+        else:
+            seen.rested()
+    assert 1 <= sum(lengths) <= 4
+    assert max(lengths) == 1
 
 
 def test_a_fixed_budget_is_what_it_says() -> None:

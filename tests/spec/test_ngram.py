@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pelton.errors import ConfigError
 from pelton.spec.ngram import NgramDrafter
 
 TEXTS = st.lists(st.integers(0, 3), max_size=60)
@@ -56,3 +57,9 @@ def test_a_draft_is_no_longer_than_it_may_be() -> None:
     assert draft(text, most=3) == [3, 4, 5]
     assert draft(text, length=2) == [3, 4]
     assert draft(text, most=0) is None
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(0, 4), (3, 2)])
+def test_lengths_that_make_no_sense_are_refused(shortest: int, longest: int) -> None:
+    with pytest.raises(ConfigError, match="shortest"):
+        NgramDrafter(shortest=shortest, longest=longest)

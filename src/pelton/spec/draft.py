@@ -8,7 +8,7 @@ from typing import Protocol
 from ..types import I32
 
 MOST_DRAFTED = 64
-"""Tokens of one draft; the scheduler's budget may leave it fewer rows."""
+"""Tokens of one draft; it runs whole, or not at all where a step has too few rows left."""
 
 
 @dataclass(frozen=True)

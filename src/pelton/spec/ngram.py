@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..types import I32
 from .draft import Draft
 
@@ -25,6 +26,12 @@ class NgramDrafter:
     longest: int = 8
     length: int = 8
     exact: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shortest <= self.longest:
+            raise ConfigError(
+                f"must be from 1 to longest = {self.longest}", field="shortest", value=self.shortest
+            )
 
     def propose(self, tokens: I32, most: int) -> Draft | None:
         most = min(most, self.length)
