@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -263,17 +264,23 @@ def test_drafts_change_the_number_of_steps_never_the_text(temperature: float, se
     assert drafted.stats.accepted > 0
 
 
+@dataclass(frozen=True)
+class Knows:
+    """Drafts what plain decoding said after a prompt."""
+
+    right: list[int]
+    num_prompt: int
+    shortest: int = 0
+
+    def propose(self, tokens: I32, most: int) -> Draft | None:
+        return Draft(tuple(self.right[len(tokens) - self.num_prompt :][:most]))
+
+
 def test_a_draft_of_the_greatest_length_may_be_right_as_a_whole() -> None:
     params = SamplingParams(temperature=0, max_tokens=MOST_DRAFTED + 10)
     right = alone(prompt(5, 3), params)
 
-    class Knows:
-        shortest = 0
-
-        def propose(self, tokens: I32, most: int) -> Draft | None:
-            return Draft(tuple(right[len(tokens) - 5 :][:most]))
-
-    drafted = engine(drafter=Knows())
+    drafted = engine(drafter=Knows(right, 5))
     (sequence,) = drafted.add(prompt(5, 3), params, TOKENS, 5)
     assert finish(drafted)[0][sequence] == right
     assert drafted.stats.accepted_at[-1] == 1
@@ -283,13 +290,7 @@ def test_what_a_draft_says_beyond_the_end_counts_for_nothing() -> None:
     right = alone(prompt(5, 3), SamplingParams(temperature=0, max_tokens=40))
     place = next(i for i in range(2, 40) if right[i] not in right[:i])
 
-    class Knows:
-        shortest = 0
-
-        def propose(self, tokens: I32, most: int) -> Draft | None:
-            return Draft(tuple(right[len(tokens) - 5 :][:most]))
-
-    drafted = engine(drafter=Knows())
+    drafted = engine(drafter=Knows(right, 5))
     params = SamplingParams(temperature=0, max_tokens=40, stop_token_ids=[right[place]])
     (sequence,) = drafted.add(prompt(5, 3), params, TOKENS, 5)
     assert finish(drafted)[0][sequence] == right[: place + 1]

@@ -174,6 +174,18 @@ def test_a_text_that_repeats_ends_the_call(native: CountingExecutor, monkeypatch
     assert max(found[0][1]) > 2  # several passes of two sequences
 
 
+@pytest.mark.parametrize(("row", "repeated"), [(1, 2), (-1, 2), (0, 0)])
+def test_a_text_is_watched_for_a_row_there_is(native: CountingExecutor, row: int, repeated: int) -> None:
+    compiled = native.compiled(frozenset())
+    if not compiled.has_head:
+        pytest.skip("this level runs one pass in a call")
+    running = engine(native)
+    running.add(prompt(9, 1), greedy(5), RequestTokens(VOCAB), 5)
+    finish(running, 0.0)  # its last pass has one row
+    with pytest.raises(ValueError, match="watched"):
+        compiled.program.feed_back(2, [], [row], [prompt(9, 1)], repeated)
+
+
 @given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 4))
 def test_repeating_means_that_the_end_stands_earlier(tokens: list[int], size: int) -> None:
     ends = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size)]
