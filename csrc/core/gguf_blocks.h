@@ -1,4 +1,4 @@
-// Readers of the block formats of GGUF files (layouts: ggml's public block definitions), 32 inputs at a time.
+// Readers of the block formats of GGUF files (layouts: ggml's public block definitions) into panels.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ struct GgufBlockReader {
     std::int64_t block_inputs;
     std::int64_t block_bytes;
     WeightLayout layout;
-    // Inputs 32 * part .. of a block; the minimum is what is added, so formats that subtract it are negated.
-    void (*read)(const std::uint8_t* block, int part, BlockValues& values);
+    // Blocks from..from + count of one output into the lane of a panel whose bytes for them begin at `to`.
+    void (*pack)(const std::uint8_t* from, std::int64_t count, std::uint8_t* to, int lane);
 };
 
 // Throws Error(kUnsupported) for a name without a native reader.

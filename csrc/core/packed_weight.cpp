@@ -26,12 +26,35 @@ std::int64_t raw_panel_bytes(const WeightLayout& layout, std::int64_t inputs) {
     return 0;
 }
 
-std::int64_t value_bytes(WeightKind kind) { return kind == WeightKind::kF32 ? 4 : 2; }
+constexpr std::int64_t value_bytes(WeightKind kind) { return kind == WeightKind::kF32 ? 4 : 2; }
 
 // Byte of input k, output lane within a float panel.
-std::int64_t float_place(WeightKind kind, std::int64_t k, std::int64_t lane) {
+constexpr std::int64_t float_place(WeightKind kind, std::int64_t k, std::int64_t lane) {
     if (kind == WeightKind::kBF16) return (k / 2 * kPanelOutputs + lane) * 4 + k % 2 * 2;
     return (k * kPanelOutputs + lane) * value_bytes(kind);
+}
+
+// Inputs that all rows of a panel fill before its next ones: what they share stays in the first-level cache.
+constexpr std::int64_t kRunInputs = 1024;
+
+// Inputs first..end of one output, whose row begins at `row`; `first` is even.
+template <WeightKind kKind>
+void pack_float_run(const std::uint8_t* row, std::int64_t first, std::int64_t end, std::uint8_t* panel,
+                    int lane) {
+    constexpr std::int64_t kBytes = value_bytes(kKind), kTogether = kKind == WeightKind::kBF16 ? 2 : 1;
+    std::int64_t k = first;
+    for (; k + kTogether <= end; k += kTogether)
+        std::memcpy(panel + float_place(kKind, k, lane), row + k * kBytes, kTogether * kBytes);
+    if (k < end) std::memcpy(panel + float_place(kKind, k, lane), row + k * kBytes, kBytes);
+}
+
+void store_codes(const WeightLayout& layout, const std::uint8_t* codes, StoredBlock& block) {
+    if (layout.bits == 8) {
+        std::memcpy(block.codes, codes, kBlockInputs);
+        return;
+    }
+    for (int i = 0; i < 16; ++i)
+        block.codes[i] = static_cast<std::uint8_t>((codes[i] & 15) | codes[i + 16] << 4);
 }
 
 }  // namespace
@@ -60,15 +83,9 @@ PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const Weig
     view_ = {memory_.data(), outputs, inputs, panel_bytes, blocks ? panel_block_bytes(layout) : 0, layout};
 }
 
-void PackedWeight::put(std::int64_t row, std::int64_t index, const BlockValues& values) noexcept {
-    std::uint8_t* panel = memory_.data() + row / kPanelOutputs * view_.panel_bytes;
-    put_block(block_place(panel, index, view_.layout), static_cast<int>(row % kPanelOutputs), view_.layout,
-              values);
-}
-
 template <typename Work>
-void PackedWeight::for_rows(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool,
-                            const Work& work) {
+void PackedWeight::for_panels(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool,
+                              const Work& work) {
     require(first_row >= 0 && num_rows >= 0 && num_rows <= outputs() && first_row <= outputs() - num_rows,
             "the rows to pack lie outside the weight");
     const std::int64_t end = first_row + num_rows;
@@ -78,9 +95,11 @@ void PackedWeight::for_rows(std::int64_t first_row, std::int64_t num_rows, Threa
         const std::int64_t threads = pool.num_threads();
         const std::int64_t begin_panel = panel_begin + panels * thread_id / threads;
         const std::int64_t end_panel = panel_begin + panels * (thread_id + 1) / threads;
-        const std::int64_t stop = std::min(end, end_panel * kPanelOutputs);
-        for (std::int64_t row = std::max(first_row, begin_panel * kPanelOutputs); row < stop; ++row)
-            work(row, row - first_row);
+        for (std::int64_t panel = begin_panel; panel < end_panel; ++panel) {
+            const std::int64_t row = panel * kPanelOutputs, from = std::max(first_row, row);
+            work(PanelRows{memory_.data() + panel * view_.panel_bytes, static_cast<int>(from - row),
+                           static_cast<int>(std::min(end, row + kPanelOutputs) - row), from - first_row});
+        }
     });
 }
 
@@ -92,16 +111,20 @@ void PackedWeight::pack_codes(std::int64_t first_row, std::int64_t num_rows, con
     require((minimums != nullptr) == layout.has_minimum,
             "minimums must be given exactly when the layout has them");
     const std::int64_t blocks = inputs() / kBlockInputs, sets = scale_sets(layout);
-    for_rows(first_row, num_rows, pool, [&](std::int64_t row, std::int64_t source) {
-        BlockValues values{};
-        for (std::int64_t i = 0; i < blocks; ++i) {
-            const std::int64_t at = source * blocks + i;
-            std::memcpy(values.codes, codes + at * kBlockInputs, kBlockInputs);
-            for (std::int64_t s = 0; s < sets; ++s) {
-                values.scales[s] = scales[at * sets + s];
-                if (minimums != nullptr) values.minimums[s] = minimums[at * sets + s];
+    for_panels(first_row, num_rows, pool, [&](const PanelRows& rows) {
+        for (int lane = rows.first; lane < rows.end; ++lane) {
+            const std::int64_t source = rows.source + lane - rows.first;
+            for (std::int64_t i = 0; i < blocks; ++i) {
+                const std::int64_t at = source * blocks + i;
+                StoredBlock block{};
+                store_codes(layout, codes + at * kBlockInputs, block);
+                for (std::int64_t s = 0; s < sets; ++s) {
+                    block.scales[s] = stored_scale(layout, scales[at * sets + s]);
+                    if (minimums != nullptr)
+                        block.minimums[s] = stored_scale(layout, minimums[at * sets + s]);
+                }
+                put_block(block_place(rows.panel, i, layout), lane, layout, block);
             }
-            put(row, i, values);
         }
     });
 }
@@ -110,13 +133,15 @@ void PackedWeight::pack_floats(std::int64_t first_row, std::int64_t num_rows, co
                                ThreadPool& pool) {
     const WeightKind kind = view_.layout.kind;
     require(kind != WeightKind::kBlock, "floats cannot be packed into a block weight");
-    const std::int64_t bytes = value_bytes(kind), width = inputs();
-    for_rows(first_row, num_rows, pool, [&](std::int64_t row, std::int64_t source) {
-        std::uint8_t* panel = memory_.data() + row / kPanelOutputs * view_.panel_bytes;
-        const std::uint8_t* from = values + source * width * bytes;
-        for (std::int64_t k = 0; k < width; ++k)
-            std::memcpy(panel + float_place(kind, k, row % kPanelOutputs), from + k * bytes,
-                        static_cast<std::size_t>(bytes));
+    const auto pack = kind == WeightKind::kF32   ? pack_float_run<WeightKind::kF32>
+                      : kind == WeightKind::kF16 ? pack_float_run<WeightKind::kF16>
+                                                 : pack_float_run<WeightKind::kBF16>;
+    const std::int64_t row_bytes = inputs() * value_bytes(kind);
+    for_panels(first_row, num_rows, pool, [&](const PanelRows& rows) {
+        for (std::int64_t first = 0; first < inputs(); first += kRunInputs)
+            for (int lane = rows.first; lane < rows.end; ++lane)
+                pack(values + (rows.source + lane - rows.first) * row_bytes, first,
+                     std::min(first + kRunInputs, inputs()), rows.panel, lane);
     });
 }
 
@@ -124,18 +149,14 @@ void PackedWeight::pack_gguf(std::int64_t first_row, std::int64_t num_rows, cons
                              const std::uint8_t* blocks, ThreadPool& pool) {
     const GgufBlockReader& reader = gguf_block_reader(format);
     require(same_layout(reader.layout, view_.layout), "the weight's layout is not that of the GGUF format");
-    const std::int64_t row_bytes = gguf_row_bytes(format, inputs()),
-                       parts = reader.block_inputs / kBlockInputs;
-    const std::int64_t num_blocks = inputs() / reader.block_inputs;
-    for_rows(first_row, num_rows, pool, [&](std::int64_t row, std::int64_t source) {
-        const std::uint8_t* from = blocks + source * row_bytes;
-        BlockValues values{};
-        for (std::int64_t i = 0; i < num_blocks; ++i, from += reader.block_bytes) {
-            for (std::int64_t part = 0; part < parts; ++part) {
-                reader.read(from, static_cast<int>(part), values);
-                put(row, i * parts + part, values);
-            }
-        }
+    const std::int64_t row_bytes = gguf_row_bytes(format, inputs());
+    const std::int64_t num_blocks = inputs() / reader.block_inputs, run = kRunInputs / reader.block_inputs;
+    for_panels(first_row, num_rows, pool, [&](const PanelRows& rows) {
+        for (std::int64_t first = 0; first < num_blocks; first += run)
+            for (int lane = rows.first; lane < rows.end; ++lane)
+                reader.pack(
+                    blocks + (rows.source + lane - rows.first) * row_bytes + first * reader.block_bytes,
+                    std::min(run, num_blocks - first), rows.panel + first * view_.block_bytes, lane);
     });
 }
 

@@ -10,8 +10,6 @@
 
 namespace pelton {
 
-struct BlockValues;
-
 // Throws Error(kInvalidArgument) unless the layout is one the kernels know.
 void check_layout(const WeightLayout& layout);
 
@@ -47,10 +45,15 @@ class PackedWeight {
     void unpack_row(std::int64_t row, float* values) const;
 
   private:
-    // Calls work(row in this weight, row in the source) for every row, a panel's rows on one thread.
+    // Rows of one panel to be filled: lanes first..end, from row `source` of what they are filled from on.
+    struct PanelRows {
+        std::uint8_t* panel;
+        int first, end;
+        std::int64_t source;
+    };
+    // Calls work(PanelRows) for every panel with such rows, all of one on one thread.
     template <typename Work>
-    void for_rows(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool, const Work& work);
-    void put(std::int64_t row, std::int64_t index, const BlockValues& values) noexcept;
+    void for_panels(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool, const Work& work);
     void unpack_float_row(std::int64_t row, float* values) const;
 
     AlignedBuffer memory_;

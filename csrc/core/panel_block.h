@@ -9,35 +9,39 @@
 
 namespace pelton {
 
-// 32 inputs of one output; one or two groups. To be packed with super scales, `scales` and `minimums` are the
-// whole multiples of them.
-struct BlockValues {
-    std::uint8_t codes[kBlockInputs];
-    float scales[2];
-    float minimums[2];
+// 32 inputs of one output as a panel holds them; one or two groups.
+struct StoredBlock {
+    std::uint8_t codes[kBlockInputs];          // of 4 bits 16 bytes: code i below, code i + 16 above
+    std::uint32_t scales[2], minimums[2];      // as many bytes of them as the layout keeps, the lowest
     std::uint16_t super_scale, super_minimum;  // float16
 };
 
-inline int scale_sets(const WeightLayout& layout) { return kBlockInputs / layout.group; }
+// The same as numbers.
+struct BlockValues {
+    std::uint8_t codes[kBlockInputs];
+    float scales[2], minimums[2];
+};
 
-inline int scale_bytes(const WeightLayout& layout) {
+constexpr int scale_sets(const WeightLayout& layout) { return kBlockInputs / layout.group; }
+
+constexpr int scale_bytes(const WeightLayout& layout) {
     return layout.super_scales ? 1 : layout.half_scales ? 2 : 4;
 }
 
-inline int set_bytes(const WeightLayout& layout) { return kPanelOutputs * scale_bytes(layout); }
+constexpr int set_bytes(const WeightLayout& layout) { return kPanelOutputs * scale_bytes(layout); }
 
 // Of the scales and minimums of 32 inputs by 16 outputs.
-inline std::int64_t all_sets_bytes(const WeightLayout& layout) {
+constexpr std::int64_t all_sets_bytes(const WeightLayout& layout) {
     return set_bytes(layout) * scale_sets(layout) * (layout.has_minimum ? 2 : 1);
 }
 
 // Inputs of what a panel repeats.
-inline std::int64_t block_inputs(const WeightLayout& layout) {
+constexpr std::int64_t block_inputs(const WeightLayout& layout) {
     return layout.super_scales ? kSuperBlocks * kBlockInputs : kBlockInputs;
 }
 
 // Bytes of that many inputs by 16 outputs.
-inline std::int64_t panel_block_bytes(const WeightLayout& layout) {
+constexpr std::int64_t panel_block_bytes(const WeightLayout& layout) {
     const std::int64_t bytes = layout.bits * 64 + all_sets_bytes(layout);
     return layout.super_scales ? kSuperBytes + kSuperBlocks * bytes : bytes;
 }
@@ -61,16 +65,9 @@ BlockPlace<Byte> block_place(Byte* panel, std::int64_t index, const WeightLayout
             sets + part * all_sets_bytes(layout), super};
 }
 
-inline void put_scale(std::uint8_t* place, const WeightLayout& layout, float value) {
-    if (layout.super_scales) {
-        const auto whole = static_cast<std::int8_t>(value);
-        std::memcpy(place, &whole, 1);
-    } else if (layout.half_scales) {
-        const std::uint16_t half = narrow_f16(value);
-        std::memcpy(place, &half, 2);
-    } else {
-        std::memcpy(place, &value, 4);
-    }
+// What a layout without super scales keeps of a scale.
+inline std::uint32_t stored_scale(const WeightLayout& layout, float value) {
+    return layout.half_scales ? narrow_f16(value) : bits_of_float(value);
 }
 
 // super: the float16 that a one-byte scale is a multiple of.
@@ -91,26 +88,22 @@ inline float get_scale(const std::uint8_t* place, const WeightLayout& layout, co
     return value;
 }
 
+// Where the layout is a constant, all branches are gone: packing a file is a few moves for each block.
 inline void put_block(const BlockPlace<std::uint8_t>& place, int lane, const WeightLayout& layout,
-                      const BlockValues& values) {
-    std::uint8_t packed[kBlockInputs];
+                      const StoredBlock& stored) {
     const int num_vectors = layout.bits;  // of 64 bytes
-    if (layout.bits == 4) {
-        for (int i = 0; i < 16; ++i)
-            packed[i] = static_cast<std::uint8_t>((values.codes[i] & 15) | (values.codes[i + 16] << 4));
-    } else {
-        std::memcpy(packed, values.codes, kBlockInputs);
-    }
-    for (int j = 0; j < num_vectors; ++j) std::memcpy(place.codes + 64 * j + 4 * lane, packed + 4 * j, 4);
-    const int set = set_bytes(layout), sets = scale_sets(layout);
-    std::uint8_t* own = place.sets + lane * scale_bytes(layout);
+    for (int j = 0; j < num_vectors; ++j)
+        std::memcpy(place.codes + 64 * j + 4 * lane, stored.codes + 4 * j, 4);
+    const int set = set_bytes(layout), sets = scale_sets(layout), bytes = scale_bytes(layout);
+    std::uint8_t* own = place.sets + lane * bytes;
+    const auto size = static_cast<std::size_t>(bytes);
     for (int s = 0; s < sets; ++s) {
-        put_scale(own + s * set, layout, values.scales[s]);
-        if (layout.has_minimum) put_scale(own + (sets + s) * set, layout, values.minimums[s]);
+        std::memcpy(own + s * set, &stored.scales[s], size);  // the lowest bytes: little-endian machines only
+        if (layout.has_minimum) std::memcpy(own + (sets + s) * set, &stored.minimums[s], size);
     }
     if (!layout.super_scales) return;
-    std::memcpy(place.super + 2 * lane, &values.super_scale, 2);
-    if (layout.has_minimum) std::memcpy(place.super + kSuperBytes / 2 + 2 * lane, &values.super_minimum, 2);
+    std::memcpy(place.super + 2 * lane, &stored.super_scale, 2);
+    if (layout.has_minimum) std::memcpy(place.super + kSuperBytes / 2 + 2 * lane, &stored.super_minimum, 2);
 }
 
 // Scales and minimums come multiplied out.

@@ -78,6 +78,9 @@ PELTON_INLINE f32x16 round_even(f32x16 x) {
 PELTON_INLINE mask16 less(f32x16 x, f32x16 y) {
     return {_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)};
 }
+PELTON_INLINE mask16 not_less(f32x16 x, f32x16 y) {  // or one of them is NaN
+    return {_mm256_cmp_ps(x.a, y.a, _CMP_NLT_UQ), _mm256_cmp_ps(x.b, y.b, _CMP_NLT_UQ)};
+}
 PELTON_INLINE bool any(mask16 m) { return _mm256_movemask_ps(_mm256_or_ps(m.a, m.b)) != 0; }
 PELTON_INLINE f32x16 select(mask16 m, f32x16 x, f32x16 y) {
     return {_mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b)};

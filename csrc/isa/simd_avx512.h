@@ -44,6 +44,9 @@ PELTON_INLINE f32x16 round_even(f32x16 a) {
     return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 PELTON_INLINE mask16 less(f32x16 a, f32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+PELTON_INLINE mask16 not_less(f32x16 a, f32x16 b) {  // or one of them is NaN
+    return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NLT_UQ)};
+}
 PELTON_INLINE bool any(mask16 m) { return m.v != 0; }
 PELTON_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
 

@@ -44,7 +44,8 @@ PELTON_INLINE f32x16 operator+(f32x16 a, f32x16 b){
     min(f32x16 a, f32x16 b){PELTON_LANES(f32x16, a.v[i] < b.v[i] ? a.v[i] : b.v[i])} PELTON_INLINE f32x16
     sqrt(f32x16 a){PELTON_LANES(f32x16, __builtin_sqrtf(a.v[i]))} PELTON_INLINE f32x16
     round_even(f32x16 a){PELTON_LANES(f32x16, __builtin_nearbyintf(a.v[i]))} PELTON_INLINE mask16
-    less(f32x16 a, f32x16 b){PELTON_LANES(mask16, a.v[i] < b.v[i])} PELTON_INLINE f32x16
+    less(f32x16 a, f32x16 b){PELTON_LANES(mask16, a.v[i] < b.v[i])} PELTON_INLINE mask16
+    not_less(f32x16 a, f32x16 b){PELTON_LANES(mask16, !(a.v[i] < b.v[i]))} PELTON_INLINE f32x16
     select(mask16 m, f32x16 a, f32x16 b){PELTON_LANES(f32x16, m.v[i] ? a.v[i] : b.v[i])} PELTON_INLINE
     bool any(mask16 m) {
     bool found = false;

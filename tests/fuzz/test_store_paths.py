@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pelton.errors import StoreError
 from pelton.weights.catalogue import CatalogueRow
 from pelton.weights.disk import guarded
-from pelton.weights.download import Transport
 from pelton.weights.manifest import FileRecord, Manifest, read_manifest, write_manifest
 from pelton.weights.pip_settings import PackageIndex
 from pelton.weights.store import ModelStore
+from pelton.weights.transport import Transport
 
 HOSTILE = [
     "../x",

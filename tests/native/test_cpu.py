@@ -87,14 +87,13 @@ def test_exp_keeps_its_stated_error(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_coarse_exp2_keeps_its_stated_error(isa: str) -> None:
-    x = np.concatenate([np.linspace(-126, 0, 1 << 20), np.linspace(-2, 0, 1 << 20)]).astype(np.float32)
+    x = np.concatenate([np.linspace(-100, 0, 1 << 20), np.linspace(-2, 0, 1 << 20)]).astype(np.float32)
     exact = np.exp2(x.astype(np.float64))
     assert np.abs(_native.vector_coarse_exp2(x, isa) / exact - 1).max() <= 3e-6
-    edges = np.array([0.0, -0.0, -1.0, -150.0, -200.0, -1e30, -np.inf, np.nan] * 2, np.float32)
+    below = np.nextafter(np.float32(-100), np.float32(-101))  # from there on nothing, and nothing denormal
+    edges = np.array([0.0, -0.0, -1.0, below, -127.0, -1e30, -np.inf, np.nan] * 2, np.float32)
     found = _native.vector_coarse_exp2(edges, isa)[:8]
-    np.testing.assert_array_equal(found[[0, 1, 2, 4, 5, 6]], [1, 1, 0.5, 0, 0, 0])
-    assert found[3] < 1e-44
-    assert np.isnan(found[7])
+    np.testing.assert_array_equal(found, [1, 1, 0.5, 0, 0, 0, 0, np.nan])
 
 
 @pytest.mark.parametrize("isa", ISAS)

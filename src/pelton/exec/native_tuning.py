@@ -55,7 +55,7 @@ USUAL = _usual()
 """What is presumed of this processor until something else was measured to be faster."""
 UNTUNED = Readings(USUAL, USUAL, USUAL)
 AHEAD = (0, 4096, 6144, 8192, 16384)
-VERSION = 4
+VERSION = 5
 """Part of every remembered choice's name: what an older search chose is not read."""
 
 ONE, FEW, MANY = 1, 4, 96

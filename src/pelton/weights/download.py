@@ -12,16 +12,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import StoreError
 from .disk import CHUNK_BYTES, disk_errors, file_sha256, require_space, write_all
-
-# Called with (bytes done, bytes in all or None where the server does not say).
-Progress: TypeAlias = Callable[[int, "int | None"], None]
+from .transport import Progress, Transport
 
 _Result = TypeVar("_Result")
 _SCHEMES = frozenset({"https", "http", "file"})
@@ -51,57 +49,37 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-@dataclass(frozen=True)
-class Transport:
-    """How to reach servers. Proxies come from `proxy`, else from the environment's usual variables.
-
-    `attempts` failures in a row end a download; the n-th is followed by `pause_seconds` * 2^n.
-    """
-
-    certificate: Path | None = None
-    proxy: str | None = None
-    timeout_seconds: float = 30.0
-    attempts: int = 5
-    pause_seconds: float = 0.5
-
-    def open(self, url: str, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
-        """The response to a GET. User and password in the URL become a header for that host only."""
-        parts = urlsplit(url)
-        if parts.scheme not in _SCHEMES:
-            raise UnreachableError("has an address that is not http, https or file", subject=shown_url(url))
-        user, at, host = parts.netloc.rpartition("@")
-        request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
-        request.add_header("User-Agent", "pelton")
-        request.add_header("Accept-Encoding", "identity")
-        for name, value in headers.items():
-            if name.lower() == "authorization":
-                request.add_unredirected_header(name, value)
-            else:
-                request.add_header(name, value)
-        if at:
-            request.add_unredirected_header("Authorization", _basic_authorization(user))
-        response: AbstractContextManager[Any] = self._opener().open(request, timeout=self.timeout_seconds)
-        return response
-
-    def _opener(self) -> urllib.request.OpenerDirector:
-        try:
-            context = ssl.create_default_context(cafile=self.certificate)
-        except OSError as error:
-            raise StoreError("is not a readable certificate file", subject=self.certificate) from error
-        proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
-        return urllib.request.build_opener(
-            urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context), _NoDowngrade()
-        )
+def _open(transport: Transport, url: str, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
+    """The response to a GET. User and password in the URL become a header for that host only."""
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise UnreachableError("has an address that is not http, https or file", subject=shown_url(url))
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)))
+    request.add_header("User-Agent", "pelton")
+    request.add_header("Accept-Encoding", "identity")
+    for name, value in headers.items():
+        if name.lower() == "authorization":
+            request.add_unredirected_header(name, value)
+        else:
+            request.add_header(name, value)
+    if at:
+        request.add_unredirected_header("Authorization", _basic_authorization(user))
+    response: AbstractContextManager[Any] = _opener(transport).open(
+        request, timeout=transport.timeout_seconds
+    )
+    return response
 
 
-@dataclass(frozen=True)
-class PullContext:
-    """One pull: the folder it works in, how it reaches servers, whom it tells about its progress."""
-
-    work: Path
-    transport: Transport
-    progress: Progress | None
-    notify: Callable[[str], None]
+def _opener(transport: Transport) -> urllib.request.OpenerDirector:
+    try:
+        context = ssl.create_default_context(cafile=transport.certificate)
+    except OSError as error:
+        raise StoreError("is not a readable certificate file", subject=transport.certificate) from error
+    proxies = {"http": transport.proxy, "https": transport.proxy} if transport.proxy else None
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context), _NoDowngrade()
+    )
 
 
 def _basic_authorization(user_and_password: str) -> str:
@@ -118,7 +96,7 @@ def read_page(url: str, transport: Transport, *, limit: int, headers: Mapping[st
     """A small resource's bytes and its final URL. Raises StoreError past `limit` bytes."""
 
     def attempt() -> tuple[bytes, str]:
-        with transport.open(url, headers) as response:
+        with _open(transport, url, headers) as response:
             body: bytes = response.read(limit + 1)
             return body, response.geturl()
 
@@ -232,7 +210,7 @@ def _open_range(
     transport: Transport, url: str, headers: Mapping[str, str], part: Path
 ) -> AbstractContextManager[Any]:
     try:
-        return transport.open(url, headers)
+        return _open(transport, url, headers)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:

@@ -8,13 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
-from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType, Keys
-
 from ..errors import ModelFileError, UnsupportedModelError
 from ..quant import FORMATS, Format, Tensor
 from ..quant.format import U8
 from .fields import Fields
 from .gguf_header import Header, TensorEntry, read_header
+from .gguf_numbers import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, TENSOR_TYPES, ValueType
 from .mapped import map_file
 
 # The format asks for a multiple of 8; a page is the most anyone has used.
@@ -63,11 +62,11 @@ def open_gguf(path: Path | str) -> GGUFFile:
 
 
 def _alignment(path: Path, header: Header) -> int:
-    key = Keys.General.ALIGNMENT
+    key = ALIGNMENT_KEY
     if key not in header.metadata:
-        return GGUF_DEFAULT_ALIGNMENT
+        return DEFAULT_ALIGNMENT
     value = header.metadata[key]
-    if header.types[key] != GGUFValueType.UINT32 or not isinstance(value, int):
+    if header.types[key] != ValueType.UINT32 or not isinstance(value, int):
         raise ModelFileError("must be a uint32", subject=path, field=key, value=header.types[key].name)
     if not _LEAST_ALIGNMENT <= value <= _MOST_ALIGNMENT or value & (value - 1):
         raise ModelFileError(
@@ -80,21 +79,19 @@ def _alignment(path: Path, header: Header) -> int:
 
 
 def _format(path: Path, entry: TensorEntry) -> Format:
-    try:
-        kind = GGMLQuantizationType(entry.type_id)
-    except ValueError:
+    name = TENSOR_TYPES.get(entry.type_id)
+    if name is None:
         raise ModelFileError(
             "no such tensor type", subject=path, field=f"{entry.name} type", value=entry.type_id
-        ) from None
-    found = FORMATS.get(kind.name)
+        )
+    found = FORMATS.get(name)
     if found is None:
         raise UnsupportedModelError(
             f"this number format is not implemented ({', '.join(FORMATS)} are)",
             subject=path,
             field=f"{entry.name} type",
-            value=kind.name,
+            value=name,
         )
-    assert GGML_QUANT_SIZES[kind] == (found.block, found.block_bytes)
     return found
 
 

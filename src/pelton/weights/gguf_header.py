@@ -1,8 +1,8 @@
 """Reading a GGUF header that nobody vouches for: every count, length and type checked before use.
 
-The container is specified in ggml's docs/gguf.md. The `gguf` package supplies the type
-numbers; its reader is not used because it takes 1.9 s for a 49,000-word vocabulary (this one:
-0.04 s) and allocates by counts it has not checked. Python integers do not wrap, so sums and
+The container is specified in ggml's docs/gguf.md. The `gguf` package's reader is not used because
+it takes 1.9 s for a 49,000-word vocabulary (this one: 0.04 s) and allocates by counts it has not
+checked. Python integers do not wrap, so sums and
 products of hostile numbers are safe to compare.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NoReturn, overload
 
 import numpy as np
-from gguf.constants import GGUFValueType
 
 from ..errors import ModelFileError, UnsupportedModelError
 from ..quant.format import U8
+from .gguf_numbers import ValueType
 
 # Bounds far above every published model, so that a count cannot ask for memory a file does not back.
 MOST_TENSORS = 1 << 16
@@ -32,17 +32,17 @@ MOST_DIMENSIONS = 4
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _SCALARS = {
-    GGUFValueType.UINT8: "<u1",
-    GGUFValueType.INT8: "<i1",
-    GGUFValueType.UINT16: "<u2",
-    GGUFValueType.INT16: "<i2",
-    GGUFValueType.UINT32: "<u4",
-    GGUFValueType.INT32: "<i4",
-    GGUFValueType.FLOAT32: "<f4",
-    GGUFValueType.UINT64: "<u8",
-    GGUFValueType.INT64: "<i8",
-    GGUFValueType.FLOAT64: "<f8",
-    GGUFValueType.BOOL: "<u1",
+    ValueType.UINT8: "<u1",
+    ValueType.INT8: "<i1",
+    ValueType.UINT16: "<u2",
+    ValueType.INT16: "<i2",
+    ValueType.UINT32: "<u4",
+    ValueType.INT32: "<i4",
+    ValueType.FLOAT32: "<f4",
+    ValueType.UINT64: "<u8",
+    ValueType.INT64: "<i8",
+    ValueType.FLOAT64: "<f8",
+    ValueType.BOOL: "<u1",
 }
 
 
@@ -101,7 +101,7 @@ class Header:
 
     version: int
     metadata: dict[str, object]
-    types: dict[str, GGUFValueType]
+    types: dict[str, ValueType]
     entries: list[TensorEntry]
     end: int
 
@@ -163,7 +163,7 @@ def read_header(path: Path, data: U8) -> Header:
     tensor_count = cursor.count("tensor_count", MOST_TENSORS, 8 + 4 + 8 + 4 + 8)
     key_count = cursor.count("metadata_kv_count", MOST_KEYS, 8 + 4 + 1)
     metadata: dict[str, object] = {}
-    types: dict[str, GGUFValueType] = {}
+    types: dict[str, ValueType] = {}
     for index in range(key_count):
         key = cursor.text(f"metadata key {index}", LONGEST_KEY)
         if not key or not key.isprintable():
@@ -192,22 +192,22 @@ def _read_version(cursor: _Cursor) -> int:
     return version
 
 
-def _value_type(cursor: _Cursor, key: str) -> GGUFValueType:
+def _value_type(cursor: _Cursor, key: str) -> ValueType:
     number = cursor.u32(f"{key} type")
     try:
-        return GGUFValueType(number)
+        return ValueType(number)
     except ValueError:
         cursor.fail("no such value type", f"{key} type", number)
 
 
-def _read_value(cursor: _Cursor, key: str, kind: GGUFValueType) -> object:
-    if kind == GGUFValueType.STRING:
+def _read_value(cursor: _Cursor, key: str, kind: ValueType) -> object:
+    if kind == ValueType.STRING:
         return cursor.text(key, LONGEST_STRING)
-    if kind == GGUFValueType.ARRAY:
+    if kind == ValueType.ARRAY:
         return _read_array(cursor, key)
     dtype = np.dtype(_SCALARS[kind])
     value = np.frombuffer(cursor.take(dtype.itemsize, key), dtype)[0].item()
-    if kind == GGUFValueType.BOOL:
+    if kind == ValueType.BOOL:
         if value > 1:
             cursor.fail("a truth value must be 0 or 1", key, value)
         return bool(value)
@@ -216,14 +216,14 @@ def _read_value(cursor: _Cursor, key: str, kind: GGUFValueType) -> object:
 
 def _read_array(cursor: _Cursor, key: str) -> object:
     kind = _value_type(cursor, key)
-    if kind == GGUFValueType.ARRAY:
+    if kind == ValueType.ARRAY:
         cursor.fail("arrays of arrays are not supported", f"{key} type", int(kind))
-    if kind == GGUFValueType.STRING:
+    if kind == ValueType.STRING:
         return _read_strings(cursor, key)
     dtype = np.dtype(_SCALARS[kind])
     count = cursor.count(f"{key} count", cursor.size, dtype.itemsize)
     values = np.frombuffer(cursor.take(count * dtype.itemsize, key), dtype)
-    if kind == GGUFValueType.BOOL:
+    if kind == ValueType.BOOL:
         if count and int(values.max()) > 1:
             cursor.fail("a truth value must be 0 or 1", key, int(values.max()))
         return values.view(np.bool_)

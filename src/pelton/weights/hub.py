@@ -25,9 +25,10 @@ from .disk import (
     sync_file,
     sync_folder,
 )
-from .download import Progress, PullContext, Transport, download, read_page
+from .download import download, read_page
 from .manifest import FileRecord
 from .sources import HubSource, is_plain_inner_path
+from .transport import Progress, PullContext, Transport
 
 _MAX_LISTING_BYTES = 64 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -17,9 +17,10 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import StoreError
-from .download import Transport, UnreachableError, read_page, shown_url
+from .download import UnreachableError, read_page, shown_url
 from .pip_settings import PackageIndex
 from .sources import normalized_project
+from .transport import Transport
 
 # The public index' largest project pages are some tens of megabytes.
 MAX_PAGE_BYTES = 64 << 20

