@@ -51,6 +51,11 @@ void AttendInstruction::prepare(const Frame& frame) {
                      0.0f);
 }
 
+void AttendInstruction::start(const Frame& frame) {
+    const int threads = frame.pool->num_threads();
+    if (work_->takes_turns(threads)) units_.cut(work_->num_units(), threads);
+}
+
 // Spans of one row need no meeting if each has a query: whoever reads its newest chunk stores into it first.
 bool AttendInstruction::stores_first(const RaggedBatch& batch) const noexcept {
     const AttendShape& shape = work_->shape();
@@ -69,16 +74,7 @@ void AttendInstruction::run(const Frame& frame, int thread) const {
     }
     work_->for_shared_units(thread, threads,
                             [&](const SharedUnit& unit) { run_shared_unit(frame, unit, thread); });
-    // A unit runs when the next one is known: its keys are asked for ahead, and the stores into its newest
-    // block have time to reach it.
-    std::optional<AttendUnit> current;
-    work_->for_units(thread, threads, [&](const AttendUnit& next) {
-        if (!store_first && next.chunk_end == next.tile->chunk_end)
-            store_row(frame, next.tile->first, {next.kv_head, next.kv_head + 1}, thread);
-        if (current) run_unit(frame, *current, &next, thread);
-        current = next;
-    });
-    if (current) run_unit(frame, *current, nullptr, thread);
+    run_units(frame, store_first, thread);
     if (work_->split()) {
         frame.meet(thread);
         merge_rows(frame, thread);
@@ -89,6 +85,24 @@ void AttendInstruction::run(const Frame& frame, int thread) const {
             if (tile.span % threads == thread) add_span_mass(frame, tile, thread);
         frame.meet(thread);
     }
+}
+
+// A unit runs when the next one is known: its keys are asked for ahead, and the stores into its newest block
+// have time to reach it.
+void AttendInstruction::run_units(const Frame& frame, bool store_first, int thread) const {
+    std::optional<AttendUnit> current;
+    const auto visit = [&](const AttendUnit& next) {
+        if (!store_first && next.chunk_end == next.tile->chunk_end)
+            store_row(frame, next.tile->first, {next.kv_head, next.kv_head + 1}, thread);
+        if (current) run_unit(frame, *current, &next, thread);
+        current = next;
+    };
+    const int threads = frame.pool->num_threads();
+    if (work_->takes_turns(threads))
+        units_.for_items(thread, [&](std::int64_t item, std::int64_t) { visit(work_->unit(item)); });
+    else
+        work_->for_units(thread, threads, visit);
+    if (current) run_unit(frame, *current, nullptr, thread);
 }
 
 void AttendInstruction::store_row(const Frame& frame, std::int64_t row, RowRange kv_heads, int thread) const {

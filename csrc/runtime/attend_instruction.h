@@ -6,6 +6,7 @@
 #include "runtime/attend_work.h"
 #include "runtime/instruction.h"
 #include "runtime/rope_table.h"
+#include "runtime/shared_items.h"
 
 namespace pelton {
 
@@ -21,6 +22,7 @@ class AttendInstruction : public Instruction {
     AttendInstruction(int q, int k, int v, int output, AttendSpec spec, std::shared_ptr<AttendWork> work);
     void check(const ValueCheck& values) const override;
     void prepare(const Frame& frame) override;
+    void start(const Frame& frame) override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "attend"; }
     bool meets_when_replicated() const noexcept override { return true; }
@@ -32,6 +34,7 @@ class AttendInstruction : public Instruction {
   private:
     bool stores_first(const RaggedBatch& batch) const noexcept;
     void store_row(const Frame& frame, std::int64_t row, RowRange kv_heads, int thread) const;
+    void run_units(const Frame& frame, bool store_first, int thread) const;
     void run_unit(const Frame& frame, const AttendUnit& unit, const AttendUnit* next, int thread) const;
     void run_shared_unit(const Frame& frame, const SharedUnit& unit, int thread) const;
     void load_queries(const Frame& frame, const AttendTile& tile, RowRange heads, std::int64_t first,
@@ -52,6 +55,7 @@ class AttendInstruction : public Instruction {
     int q_, k_, v_, output_;
     AttendSpec spec_;
     std::shared_ptr<AttendWork> work_;
+    mutable SharedItems units_;
     mutable std::vector<float> mass_;
 };
 

@@ -21,6 +21,17 @@ RowRange AttendWork::unit_heads(std::int64_t unit) const noexcept {
     return {first, std::min(first + heads_per_unit(), (kv_head + 1) * group())};
 }
 
+AttendUnit AttendWork::whole_unit(const AttendTile& tile, std::int64_t unit) const noexcept {
+    const RowRange heads = unit_heads(unit);
+    const std::int64_t kv_head = unit / (units_per_tile() / shape_.kv_heads);
+    return {&tile, kv_head, heads.begin, heads.end, tile.own_begin, tile.chunk_end, nullptr};
+}
+
+AttendUnit AttendWork::unit(std::int64_t index) const noexcept {
+    const std::int64_t units = units_per_tile();
+    return whole_unit(tiles_[static_cast<std::size_t>(index / units)], index % units);
+}
+
 float* AttendWork::partial_states(const AttendTile& tile, std::int64_t unit,
                                   std::int64_t chunk) const noexcept {
     // Every unit but a head's last has the same number of heads; room for that many is kept for all.

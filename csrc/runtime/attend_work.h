@@ -16,6 +16,9 @@
 
 namespace pelton {
 
+// Fewer for each thread are shared out by what they cost, and stay where the last pass had them.
+constexpr std::int64_t kUnitsEach = 8;
+
 struct AttendShape {
     int row_set;  // of the queries; keys and values are of all rows
     std::int64_t heads, kv_heads, head_dim, window;
@@ -86,9 +89,17 @@ class AttendWork {
     // First and one after the last visible logical position of a batch row.
     RowRange visible(const Frame& frame, std::int64_t row) const noexcept;
 
-    // Calls visit(unit) for everything that a thread has to do.
+    // Calls visit(unit) for everything that a thread has to do where tiles are split, or units are few.
     template <typename Visit>
     void for_units(int thread, int num_threads, const Visit& visit) const;
+    // Else threads take units as they come free: how many there are, and unit `index` of them.
+    bool takes_turns(int num_threads) const noexcept {
+        return !split_ && num_units() >= kUnitsEach * num_threads;
+    }
+    std::int64_t num_units() const noexcept {
+        return static_cast<std::int64_t>(tiles_.size()) * units_per_tile();
+    }
+    AttendUnit unit(std::int64_t index) const noexcept;
     // The same for chunks that several tiles read.
     template <typename Visit>
     void for_shared_units(int thread, int num_threads, const Visit& visit) const;
@@ -102,6 +113,7 @@ class AttendWork {
     void share_prefixes(const Frame& frame);
     void share_out(const Frame& frame);
     void allocate_scratch(const Frame& frame);
+    AttendUnit whole_unit(const AttendTile& tile, std::int64_t unit) const noexcept;
 
     AttendShape shape_;
     std::vector<AttendTile> tiles_;
@@ -116,7 +128,7 @@ class AttendWork {
 template <typename Visit>
 void AttendWork::for_units(int thread, int num_threads, const Visit& visit) const {
     const RowRange own = share_of(total_cost_, thread, num_threads);
-    const std::int64_t units = units_per_tile(), per_head = units / shape_.kv_heads;
+    const std::int64_t units = units_per_tile();
     for (const AttendTile& tile : tiles_) {
         const std::int64_t chunks = tile.chunk_end - tile.own_begin, blocks = tile.own_blocks();
         if (tile.cost_before + units * blocks <= own.begin || tile.cost_before >= own.end) continue;
@@ -125,9 +137,7 @@ void AttendWork::for_units(int thread, int num_threads, const Visit& visit) cons
         };
         for (std::int64_t u = 0; u < units; ++u) {
             const std::int64_t start = tile.cost_before + u * blocks;
-            const RowRange heads = unit_heads(u);
-            AttendUnit unit{&tile,          u / per_head,   heads.begin, heads.end,
-                            tile.own_begin, tile.chunk_end, nullptr};
+            AttendUnit unit = whole_unit(tile, u);
             if (tile.split) {
                 const std::int64_t from = chunk_at(std::max(own.begin, start) - start);
                 const std::int64_t to = chunk_at(std::max(own.end, start) - start);
