@@ -11,7 +11,15 @@ import numpy as np
 from measured import ROUNDS, Measured, first_token_seconds, greedy, random_prompt
 
 from pelton import LLM
-from pelton.kv import BlockPool, BlockTable, EvictionPolicy, LeastRecentlyUsed, MarkAndPredict, PrefixCache
+from pelton.kv import (
+    BlockPool,
+    BlockTable,
+    EvictionPolicy,
+    LeastRecentlyUsed,
+    MarkAndPredict,
+    Prefix,
+    PrefixCache,
+)
 from pelton.types import BLOCK_SIZE
 
 CONVERSATION = 2000
@@ -100,7 +108,7 @@ def hit_rate(policy: EvictionPolicy, prompts: list[list[int]], blocks: int) -> f
     for prompt in prompts:
         tokens = np.array(prompt, np.int32)
         table = BlockTable(pool, lambda source, target: None)
-        prefix = cache.open(table, "")
+        prefix = Prefix(cache, table, "")
         prefix.count(len(prompt), prefix.extend(tokens, 0, len(tokens) - 1))
         table.prepare(0, len(tokens))
         prefix.finish(tokens, len(tokens))

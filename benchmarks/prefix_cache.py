@@ -24,7 +24,15 @@ from measured import ROUNDS, first_token_seconds, greedy, random_prompt
 
 from pelton import LLM
 from pelton.cost.advice import observe
-from pelton.kv import BlockPool, BlockTable, EvictionPolicy, LeastRecentlyUsed, MarkAndPredict, PrefixCache
+from pelton.kv import (
+    BlockPool,
+    BlockTable,
+    EvictionPolicy,
+    LeastRecentlyUsed,
+    MarkAndPredict,
+    Prefix,
+    PrefixCache,
+)
 from pelton.kv.reuse import Traits
 from pelton.types import BLOCK_SIZE
 
@@ -149,7 +157,7 @@ def misses(policy: EvictionPolicy, trace: Sequence[int], size: int, noisy: Noisy
             noisy.at = at
         tokens = np.full(BLOCK_SIZE, page, np.int32)
         table = BlockTable(pool, lambda source, target: None)
-        prefix = cache.open(table, str(page))
+        prefix = Prefix(cache, table, str(page))
         missed += prefix.extend(tokens, 0, BLOCK_SIZE) == 0
         table.prepare(0, BLOCK_SIZE)
         prefix.finish(tokens, BLOCK_SIZE)

@@ -21,7 +21,16 @@ from .errors import OutOfBlocksError
 from .events import TokenEvent
 from .exec.protocol import F32, Executor, Until
 from .hidden import keep_hidden_states
-from .kv import BlockPool, BlockTable, DiskTier, EvictionPolicy, KVArena, LeastRecentlyUsed, PrefixCache
+from .kv import (
+    BlockPool,
+    BlockTable,
+    DiskTier,
+    EvictionPolicy,
+    KVArena,
+    LeastRecentlyUsed,
+    Prefix,
+    PrefixCache,
+)
 from .sched.protocol import Planned, Scheduler
 from .sched.registry import SchedulerChoice, scheduler_for
 from .sched.sequence import Sequence
@@ -119,7 +128,7 @@ class Engine:
         decode = DecodeRequest.from_params(params, tokens, prompt_list, seed, stream)
         table = BlockTable(self.pool, self.kv.copy_block)
         wanted = params.prompt_logprobs if stream == 0 else None
-        prefix = None if self.prefixes is None else self.prefixes.open(table, terms.cache_salt)
+        prefix = None if self.prefixes is None else Prefix(self.prefixes, table, terms.cache_salt)
         return Sequence(
             *(self._next_id + stream, prompt, decode, rules, table, terms),
             prompt_logprobs=wanted,

@@ -20,6 +20,7 @@ from pelton.kv import (
     KVArena,
     KVLayout,
     LeastRecentlyUsed,
+    Prefix,
     PrefixCache,
 )
 from pelton.plan import KVShape
@@ -65,7 +66,7 @@ class DiskBench:
         """One sequence from start to end; how many tokens it found."""
         ids = np.array(tokens, np.int32)
         table = BlockTable(self.pool, self.arena.copy_block)
-        prefix = self.cache.open(table, salt)
+        prefix = Prefix(self.cache, table, salt)
         found = prefix.extend(ids, 0, len(ids) - 1)
         right = numbers(salt, ids)
         self.compare(table, right, found)

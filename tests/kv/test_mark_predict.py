@@ -8,7 +8,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pelton.kv import BlockPool, BlockTable, EvictionPolicy, LeastRecentlyUsed, MarkAndPredict, PrefixCache
+from pelton.kv import (
+    BlockPool,
+    BlockTable,
+    EvictionPolicy,
+    LeastRecentlyUsed,
+    MarkAndPredict,
+    Prefix,
+    PrefixCache,
+)
 from pelton.kv.reuse import ReuseCounts, Traits
 from pelton.types import BLOCK_SIZE
 
@@ -40,7 +48,7 @@ def misses(
         tick(at)
         tokens = np.full(BLOCK_SIZE, page, np.int32)
         table = BlockTable(pool, lambda a, b: None)
-        prefix = cache.open(table, str(page))  # a salt each, so that no two pages agree in a beginning
+        prefix = Prefix(cache, table, str(page))  # a salt each, so that no two pages agree in a beginning
         if prefix.extend(tokens, 0, BLOCK_SIZE) == 0:
             missed += 1
             table.prepare(0, BLOCK_SIZE)
@@ -139,7 +147,7 @@ def found_tokens(policy: EvictionPolicy, prompts: list[list[int]], blocks: int) 
     for prompt in prompts:
         tokens = np.array(prompt, np.int32)
         table = BlockTable(pool, lambda a, b: None)
-        prefix = cache.open(table, "")
+        prefix = Prefix(cache, table, "")
         prefix.count(len(prompt), prefix.extend(tokens, 0, len(tokens) - 1))
         table.prepare(0, len(tokens))
         prefix.finish(tokens, len(tokens))

@@ -29,7 +29,7 @@ class Run:
         self.tokens = np.array(tokens, np.int32)
         self.computed = 0
         self.table = BlockTable(bench.pool, bench.copy)
-        self.prefix: Prefix = bench.cache.open(self.table, salt)
+        self.prefix: Prefix = Prefix(bench.cache, self.table, salt)
 
     def start(self) -> int:
         """Tokens found, each slot checked."""

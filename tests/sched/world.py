@@ -11,7 +11,16 @@ import numpy as np
 from pelton.decode.finish import FinishRules
 from pelton.decode.history import TokenHistory
 from pelton.decode.request import DecodeRequest
-from pelton.kv import BlockPool, BlockTable, KVArena, KVLayout, LeastRecentlyUsed, PrefixCache, SwapSpace
+from pelton.kv import (
+    BlockPool,
+    BlockTable,
+    KVArena,
+    KVLayout,
+    LeastRecentlyUsed,
+    Prefix,
+    PrefixCache,
+    SwapSpace,
+)
 from pelton.plan import KVShape
 from pelton.sched.preemption import Preemption, Recompute
 from pelton.sched.protocol import Planned, Schedule
@@ -112,7 +121,7 @@ class World:
         table = BlockTable(self.pool, self.arena.copy_block)
         rules = FinishRules(frozenset(), frozenset(), 0, most or max(length, 1))
         decode = DecodeRequest((), True, 0, 0, None, TokenHistory(prompt.tolist()))
-        prefix = None if self.cache is None else self.cache.open(table, terms.cache_salt)
+        prefix = None if self.cache is None else Prefix(self.cache, table, terms.cache_salt)
         sequence = Sequence(self.added, prompt, decode, rules, table, terms, prefix=prefix)
         self._know(sequence, length)
         self.prompt_rows += len(prompt)

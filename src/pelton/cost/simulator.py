@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from ..decode.finish import FinishRules
 from ..decode.history import TokenHistory
 from ..decode.request import DecodeRequest
-from ..kv import BlockPool, BlockTable, KVArena, KVLayout, LeastRecentlyUsed, PrefixCache, Swapped, SwapSpace
+from ..kv import (
+    BlockPool,
+    BlockTable,
+    KVArena,
+    KVLayout,
+    LeastRecentlyUsed,
+    Prefix,
+    PrefixCache,
+    Swapped,
+    SwapSpace,
+)
 from ..plan import KVShape
 from ..sched.preemption import Preemption, Recompute
 from ..sched.protocol import Planned
@@ -147,7 +157,7 @@ class _Run:
         result = self._run.results[index]
         result.arrival = self.now() if call.after is not None else call.arrival
         table = BlockTable(self._pool, self._arena.copy_block)
-        prefix = None if self._cache is None else self._cache.open(table, call.terms.cache_salt)
+        prefix = None if self._cache is None else Prefix(self._cache, table, call.terms.cache_salt)
         decode = DecodeRequest((), True, 0, 0, None, TokenHistory(()))
         rules = FinishRules(frozenset(), frozenset(), 0, call.most)
         number, self._count = self._count, self._count + 1

@@ -14,7 +14,8 @@ from .formats import KV_FORMATS
 from .identity import kv_identity
 from .lru import LeastRecentlyUsed
 from .mark_predict import MarkAndPredict
-from .prefix import CacheStats, Prefix, PrefixCache
+from .prefix import Prefix
+from .prefix_cache import CacheStats, PrefixCache
 from .swap import Swapped, SwapSpace
 
 EVICTIONS: Mapping[str, type[LeastRecentlyUsed] | type[MarkAndPredict]] = MappingProxyType(

@@ -25,7 +25,7 @@ MEMORY: tuple[Technique, ...] = (
         switch="always on; --no-prefix-cache turns it off, cache_salt keeps tenants apart",
         test="tests/test_prefix_cache.py::test_cached_answers_are_the_bits_of_cold_ones",
         benchmark="prefix-cache",
-        source="pelton.kv.prefix:PrefixCache",
+        source="pelton.kv.prefix_cache:PrefixCache",
     ),
     Technique(
         name="prefix-cache-on-disk",
