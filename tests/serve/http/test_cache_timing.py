@@ -22,7 +22,7 @@ from ..serving import PATIENCE, Served, serving
 ANN, BOB = TenantKey("ann", "key of ann"), TenantKey("bob", "key of bob")
 PROMPT = 400
 """Tokens: cold 2.5 ms to the first token, 1.2 ms with all of them cached."""
-EACH, REPEATS = 250, 20
+EACH, REPEATS, MOST_ROUNDS = 250, 20, 4
 LIKELY, MOST_LIKELY = 0.01, 1
 CERTAIN = 1e-8
 
@@ -117,14 +117,17 @@ def test_no_salt_that_a_tenant_can_give_is_another_tenants(clients: tuple[Client
         assert bob.ask(prompt, guess)[1] == 0, guess
 
 
-def times(client: Client, cold: list[list[int]], warm: list[list[int]], source: random.Random) -> float:
-    """The p of both having the same times, asked in a random order so that they share the machine's moods."""
+Times = tuple[list[float], list[float]]
+
+
+def times(client: Client, cold: list[list[int]], warm: list[list[int]], source: random.Random) -> Times:
+    """Of both, asked in a random order so that they share the machine's moods."""
     order = [*((0, prompt) for prompt in cold), *((1, prompt) for prompt in warm)]
     source.shuffle(order)
-    found: tuple[list[float], list[float]] = ([], [])
+    found: Times = ([], [])
     for which, prompt in order:
         found[which].append(client.ask(prompt)[0])
-    return same_distribution(*found)
+    return found
 
 
 @pytest.mark.load
@@ -132,16 +135,27 @@ def test_times_to_first_tokens_do_not_tell_what_another_tenant_asked(clients: tu
     ann, bob = clients
     source = random.Random(36)
 
-    def probed(victim: Client) -> float:
-        """The p of `bob`'s times for what the victim asked being those for what nobody did."""
-        asked, unasked = prompts(source, EACH), prompts(source, EACH)
-        for prompt in asked:
-            victim.ask(prompt)
-        return times(bob, unasked, asked, source)
+    def probed(victim: Client, rounds: int) -> Iterator[float]:
+        """The p of `bob`'s times being the same for what the victim asked and nobody, after each round."""
+        cold, warm = list[float](), list[float]()
+        for _ in range(rounds):
+            asked, unasked = prompts(source, EACH), prompts(source, EACH)
+            for prompt in asked:
+                victim.ask(prompt)
+            more = times(bob, unasked, asked, source)
+            cold += more[0]
+            warm += more[1]
+            yield same_distribution(cold, warm)
 
-    probed(ann)  # warm
-    own = probed(bob)
-    others = [probed(ann) for _ in range(REPEATS)]
-    print(f"\np within a tenant {own:.1e}; across tenants {' '.join(f'{p:.2f}' for p in sorted(others))}")
-    assert own < CERTAIN
+    bob.ask(prompts(source, 1)[0])  # a connection that has asked for nothing is closed after 10 s
+    [*probed(ann, 1)]  # warm
+    own = list[float]()
+    for p in probed(bob, MOST_ROUNDS):  # as many as tell one's own on this machine, be it a noisy one
+        own.append(p)
+        if p < CERTAIN:
+            break
+    others = [[*probed(ann, len(own))][-1] for _ in range(REPEATS)]
+    shown = " ".join(f"{p:.2f}" for p in sorted(others))
+    print(f"\np within a tenant {own[-1]:.1e} after {len(own)} rounds; across tenants {shown}")
+    assert own[-1] < CERTAIN
     assert sum(p < LIKELY for p in others) <= MOST_LIKELY

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ..limits import with_slack
 from ..openai.test_refusals import CHAT, CHAT_FIELDS, PROMPTS, SAMPLING, USER
 from ..serving import PATIENCE, Served, serving
 from ..test_schema import BASES, wrong_values
@@ -114,15 +115,15 @@ class Client:
         self._connection.close()
 
 
-def check_times(served: Served, cases: list[Bad]) -> None:
+def check_times(served: Served, cases: list[Bad], most_seconds: float) -> None:
     with closing(Client(served.url)) as client:
         took = {bad: client.seconds(bad) for bad in cases}
-        for bad in [bad for bad, seconds in took.items() if seconds > MOST_SECONDS]:
+        for bad in [bad for bad, seconds in took.items() if seconds > most_seconds]:
             took[bad] = min(client.seconds(bad) for _ in range(TRIES))
     slowest = sorted(took, key=lambda bad: -took[bad])[:5]
     shown = "; ".join(f"{took[bad] * 1e3:.0f} ms {bad.path} {bad.name}" for bad in slowest)
     print(f"\n{len(cases)} refusals, median {sorted(took.values())[len(took) // 2] * 1e3:.1f} ms; {shown}")
-    assert took[slowest[0]] <= MOST_SECONDS
+    assert took[slowest[0]] <= most_seconds
 
 
 def test_every_bad_parameter_is_refused_within_a_tenth_of_a_second(served: Served) -> None:
@@ -132,8 +133,9 @@ def test_every_bad_parameter_is_refused_within_a_tenth_of_a_second(served: Serve
     ]
     cases = [*dict.fromkeys([*tables(), *wrong])]
     assert len(cases) >= LEAST_CASES
-    check_times(served, cases)
+    check_times(served, cases, MOST_SECONDS)
 
 
-def test_what_is_bad_by_its_size_is_refused_as_soon(served: Served) -> None:
-    check_times(served, [*large()])
+@with_slack
+def test_what_is_bad_by_its_size_is_refused_as_soon(served: Served, slack: float) -> None:
+    check_times(served, [*large()], slack * MOST_SECONDS)

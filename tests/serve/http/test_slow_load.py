@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
-from urllib.parse import urlsplit
+from time import monotonic, sleep
 
 import httpx
 import psutil
 import pytest
 
 from ..dribble import HEAD, connected, is_closed, post, send_byte
+from ..limits import with_slack
+from ..probe import p99, probing
 from ..serving import running_command
 from ..sse import ask
 
@@ -105,75 +105,45 @@ def test_slow_readers_cost_no_memory_and_hold_nobody_up(tiny_path: Path) -> None
             assert "private" not in str(client.get("/stats").json()["kv"]["runs"])
 
 
-@asynccontextmanager
-async def probing(url: str) -> AsyncIterator[list[float]]:
-    """Ask for /health all the time; how long each answer took."""
-    parts = urlsplit(url)
-    took: list[float] = []
-
-    async def probe() -> None:
-        while True:
-            began = monotonic()
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-            took.append(monotonic() - began)
-            writer.close()
-            await asyncio.sleep(0.05)
-
-    task = asyncio.create_task(probe())
-    try:
-        yield took
-    finally:
-        assert not task.done() or task.exception() is None
-        task.cancel()
-
-
-def p99(values: list[float]) -> float:
-    return sorted(values)[int(len(values) * 0.99)]
-
-
 BEGINNINGS = (b"", HEAD[:40], HEAD + b"Content-Length: 5000\r\n\r\n{", b"GET /v1/models HTTP/1.1\r\n")
 
 
-def test_dribblers_are_gone_in_time_and_nobody_notices(tiny_path: Path) -> None:
+@with_slack
+def test_dribblers_are_gone_in_time_and_nobody_notices(tiny_path: Path, slack: float) -> None:
     with running_command(tiny_path) as (_, url, _), ExitStack() as stack:
-
-        async def run() -> tuple[float, list[float]]:
-            async with probing(url) as took:
-                began = monotonic()
-                clients = [stack.enter_context(connected(url)) for _ in range(DRIBBLERS)]
-                for number, client in enumerate(clients):
-                    client.sendall(BEGINNINGS[number % len(BEGINNINGS)])
-                open_ = list(clients)
-                while open_ and monotonic() - began < 60:
-                    await asyncio.sleep(1.0)
-                    open_ = [client for client in open_ if not is_closed(client)]
-                    for client in open_:
-                        if client is not clients[0]:  # the silent stay silent
-                            send_byte(client)
-                return monotonic() - began, took
-
-        gone, took = asyncio.run(run())
+        with probing(url) as took:
+            began = monotonic()
+            clients = [stack.enter_context(connected(url)) for _ in range(DRIBBLERS)]
+            for number, client in enumerate(clients):
+                client.sendall(BEGINNINGS[number % len(BEGINNINGS)])
+            open_ = list(clients)
+            while open_ and monotonic() - began < 60:
+                sleep(1.0)
+                open_ = [client for client in open_ if not is_closed(client)]
+                for client in open_:
+                    if client is not clients[0]:  # the silent stay silent
+                        send_byte(client)
+            gone = monotonic() - began
         print(f"all gone after {gone:.1f} s; /health p99 {p99(took) * 1e3:.1f} ms of {len(took)}")
+        assert not open_
         assert gone <= DRIBBLERS_GONE_SECONDS
-        assert p99(took) <= HEALTH_SECONDS
+        assert p99(took) <= slack * HEALTH_SECONDS
 
 
-def test_a_thousand_idle_connections_are_fine(tiny_path: Path) -> None:
+@with_slack
+def test_a_thousand_idle_connections_are_fine(tiny_path: Path, slack: float) -> None:
     with running_command(tiny_path) as (_, url, _), ExitStack() as stack:
         clients = [stack.enter_context(connected(url)) for _ in range(IDLE)]
 
-        async def run() -> list[float]:
-            for client in clients:
-                client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            async with probing(url) as took:
-                for _ in range(15):
-                    assert (await ask(url, OTHER)).is_told
-                    await asyncio.sleep(1.0)
-            return took
+        async def answers() -> None:
+            for _ in range(15):
+                assert (await ask(url, OTHER)).is_told
+                await asyncio.sleep(1.0)
 
-        took = asyncio.run(run())
+        for client in clients:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with probing(url) as took:
+            asyncio.run(answers())
         print(f"/health p99 {p99(took) * 1e3:.1f} ms of {len(took)} beside {IDLE} idle connections")
         assert not any(is_closed(client, 4096) for client in clients)
-        assert p99(took) <= HEALTH_SECONDS
+        assert p99(took) <= slack * HEALTH_SECONDS
