@@ -186,18 +186,22 @@ void bind_weight(nb::module_& m) {
     nb::class_<WeightReading>(m, "WeightReading")
         .def(
             "__init__",
-            [](WeightReading* reading, Width ahead, bool keep, bool wide, bool unpack) {
+            [](WeightReading* reading, Width ahead, bool keep, int panels, bool unpack) {
                 require(ahead >= 0 && ahead <= (Width{1} << 20), "a distance to prefetch is out of range");
-                new (reading) WeightReading{ahead, keep, wide, unpack};
+                require(panels == 0 || panels == 1 || panels == 2 || panels == 4,
+                        "one row reads 1, 2 or 4 panels side by side");
+                new (reading) WeightReading{ahead, keep, panels, unpack};
             },
-            "ahead"_a, "keep"_a, "wide"_a, "unpack"_a)
+            "ahead"_a, "keep"_a, "panels"_a, "unpack"_a)
         .def_static("usual", &usual_reading)
         .def_ro("ahead", &WeightReading::ahead)
         .def_ro("keep", &WeightReading::keep)
-        .def_ro("wide", &WeightReading::wide)
+        .def_ro("panels", &WeightReading::panels)
         .def_ro("unpack", &WeightReading::unpack);
+    nb::class_<WeightMemory>(m, "WeightMemory").def(nb::init<>());
     nb::class_<PackedWeight>(m, "PackedWeight")
-        .def(nb::init<Width, Width, const WeightLayout&>(), "outputs"_a, "inputs"_a, "layout"_a)
+        .def(nb::init<Width, Width, const WeightLayout&, WeightMemory*>(), "outputs"_a, "inputs"_a,
+             "layout"_a, "memory"_a = nb::none())
         .def_prop_ro("outputs", &PackedWeight::outputs)
         .def_prop_ro("inputs", &PackedWeight::inputs)
         .def_prop_ro("num_bytes", &PackedWeight::num_bytes)

@@ -68,7 +68,8 @@ void check_layout(const WeightLayout& layout) {
     require(layout.offset >= 0 && layout.offset <= 255, "the offset of a block weight lies in 0..255");
 }
 
-PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout) {
+PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout,
+                           WeightMemory* memory) {
     check_layout(layout);
     const bool blocks = layout.kind == WeightKind::kBlock;
     require(outputs > 0 && inputs > 0, "a weight has at least one output and one input");
@@ -79,8 +80,9 @@ PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const Weig
             "the weight is too large to address");
     const std::int64_t panel_bytes = (raw_panel_bytes(layout, inputs) + 63) / 64 * 64;
     const std::int64_t num_panels = (outputs + kPanelOutputs - 1) / kPanelOutputs;
-    memory_ = AlignedBuffer(static_cast<std::size_t>(panel_bytes * num_panels));
-    view_ = {memory_.data(), outputs, inputs, panel_bytes, blocks ? panel_block_bytes(layout) : 0, layout};
+    num_bytes_ = static_cast<std::size_t>(panel_bytes * num_panels);
+    memory_ = memory != nullptr ? memory->take(num_bytes_) : memory_alone(num_bytes_);
+    view_ = {memory_.get(), outputs, inputs, panel_bytes, blocks ? panel_block_bytes(layout) : 0, layout};
 }
 
 template <typename Work>
@@ -97,7 +99,7 @@ void PackedWeight::for_panels(std::int64_t first_row, std::int64_t num_rows, Thr
         const std::int64_t end_panel = panel_begin + panels * (thread_id + 1) / threads;
         for (std::int64_t panel = begin_panel; panel < end_panel; ++panel) {
             const std::int64_t row = panel * kPanelOutputs, from = std::max(first_row, row);
-            work(PanelRows{memory_.data() + panel * view_.panel_bytes, static_cast<int>(from - row),
+            work(PanelRows{memory_.get() + panel * view_.panel_bytes, static_cast<int>(from - row),
                            static_cast<int>(std::min(end, row + kPanelOutputs) - row), from - first_row});
         }
     });

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
-#include "core/aligned_buffer.h"
 #include "core/thread_pool.h"
+#include "core/weight_memory.h"
 #include "kernels/linear.h"
 
 namespace pelton {
@@ -18,13 +19,14 @@ void check_layout(const WeightLayout& layout);
 class PackedWeight {
   public:
     // [outputs, inputs] of zeros; inputs a multiple of 32 for block layouts, of 256 with super scales. Throws
-    // Error.
-    PackedWeight(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout);
+    // Error. Beside the weights that `memory` already holds, or alone.
+    PackedWeight(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout,
+                 WeightMemory* memory = nullptr);
 
     std::int64_t outputs() const noexcept { return view_.outputs; }
     std::int64_t inputs() const noexcept { return view_.inputs; }
     std::int64_t num_panels() const noexcept { return (view_.outputs + kPanelOutputs - 1) / kPanelOutputs; }
-    std::size_t num_bytes() const noexcept { return memory_.size(); }
+    std::size_t num_bytes() const noexcept { return num_bytes_; }
     const WeightLayout& layout() const noexcept { return view_.layout; }
     const WeightView& view() const noexcept { return view_; }
 
@@ -56,7 +58,8 @@ class PackedWeight {
     void for_panels(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool, const Work& work);
     void unpack_float_row(std::int64_t row, float* values) const;
 
-    AlignedBuffer memory_;
+    std::shared_ptr<std::uint8_t> memory_;
+    std::size_t num_bytes_ = 0;
     WeightView view_{};
 };
 

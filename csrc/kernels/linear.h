@@ -61,7 +61,7 @@ static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by th
 struct WeightReading {
     int64_t ahead = 0;    // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
     bool keep = false;    // what one row reads may stay in the caches
-    bool wide = false;    // one row reads four panels side by side where there are that many
+    int panels = 0;       // 1, 2 or 4 that one row reads side by side, few rows 1 or 2; 0: as many as a tile
     bool unpack = false;  // the tiles of many rows share codes that are unpacked once
 };
 

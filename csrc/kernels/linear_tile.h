@@ -10,6 +10,8 @@ namespace pelton::PELTON_ISA {
 
 // Rows whose activations stay in the second-level cache while the panels pass by.
 constexpr int64_t kChunkRows = 96;
+// Rows that memory limits more than multiplying does.
+constexpr int64_t kFewRows = 8;
 
 // What a row's sum `s` begins with, for all panels alike: the offset's share, which takes a multiplication
 // less in each panel than at the end.

@@ -28,7 +28,7 @@ from ..laws.bench import Bench, random_tokens
 from ..tiny import VOCAB, tiny_plan, tiny_weights
 
 POOL = ThreadPool(1)
-OTHER = Reading(8192, not USUAL.keep, not USUAL.wide, not USUAL.unpack)
+OTHER = Reading(8192, not USUAL.keep, 2, not USUAL.unpack)
 CHOICE = Readings(OTHER, USUAL._replace(ahead=4096), OTHER._replace(ahead=0))
 
 
@@ -46,7 +46,8 @@ def test_only_a_clear_gain_is_taken(gain: dict[int, float], chosen: int) -> None
 
 
 def test_each_number_of_rows_has_its_own_choice() -> None:
-    wanted = {ONE: OTHER._replace(unpack=USUAL.unpack), FEW: USUAL._replace(ahead=16384), MANY: OTHER}
+    few = USUAL._replace(ahead=16384, panels=2)
+    wanted = {ONE: OTHER._replace(unpack=USUAL.unpack), FEW: few, MANY: OTHER}
 
     def measure(rows: int, reading: Reading) -> float:
         return 1.0 - 0.1 * sum(a == b for a, b in zip(reading, wanted[rows], strict=True))
@@ -56,7 +57,7 @@ def test_each_number_of_rows_has_its_own_choice() -> None:
 
 def test_one_row_may_be_read_in_other_ways_than_is_usual() -> None:
     def measure(rows: int, reading: Reading) -> float:
-        return 0.5 if reading.keep != USUAL.keep and reading.wide == USUAL.wide else 1.0
+        return 0.5 if reading.keep != USUAL.keep and reading.panels == USUAL.panels else 1.0
 
     found = search(measure)
     assert found is not None
@@ -90,11 +91,13 @@ def test_a_choice_is_remembered(tmp_path: Path) -> None:
         b"",
         b"{",
         b"[1, 2, 3]",
-        b"[[0, true, true, true], [0, true, true, true]]",
-        b"[[0, true, true], [0, true, true], [0, true, true]]",
-        b"[[1, true, true, true], [0, true, true, true], [0, true, true, true]]",
-        b"[[true, true, true, true], [0, true, true, true], [0, true, true, true]]",
-        b"[[0, 1, true, true], [0, true, true, true], [0, true, true, true]]",
+        b"[[0, true, 1, true], [0, true, 1, true]]",
+        b"[[0, true, 1], [0, true, 1], [0, true, 1]]",
+        b"[[1, true, 1, true], [0, true, 1, true], [0, true, 1, true]]",
+        b"[[true, true, 1, true], [0, true, 1, true], [0, true, 1, true]]",
+        b"[[0, 1, 1, true], [0, true, 1, true], [0, true, 1, true]]",
+        b"[[0, true, true, true], [0, true, 1, true], [0, true, 1, true]]",
+        b"[[0, true, 3, true], [0, true, 1, true], [0, true, 1, true]]",
         b'{"one": 1}',
         b"\xff\xfe",
         b"[" * 4000,
@@ -127,7 +130,7 @@ def test_small_models_are_not_measured(tmp_path: Path) -> None:
 def test_a_large_model_is_measured_once_for_its_shapes(tmp_path: Path) -> None:
     weights = [weight(20), weight(20)]
     found = tuned(tmp_path, weights, POOL, "")
-    assert found.few == USUAL._replace(ahead=found.few.ahead)
+    assert found.few == USUAL._replace(ahead=found.few.ahead, panels=found.few.panels)
     files = list(tmp_path.iterdir())
     if files:  # the machine was quiet enough to tell
         files[0].write_text(json.dumps(CHOICE))
@@ -145,7 +148,13 @@ def test_a_sample_is_bounded() -> None:
 def test_a_distance_to_ask_ahead_is_bounded() -> None:
     for ahead in (-1, (1 << 20) + 1):
         with pytest.raises(ValueError, match="a distance to prefetch is out of range"):
-            WeightReading(ahead, keep=False, wide=False, unpack=False)
+            WeightReading(ahead, keep=False, panels=1, unpack=False)
+
+
+def test_panels_side_by_side_are_one_two_or_four() -> None:
+    for panels in (-1, 3, 8):
+        with pytest.raises(ValueError, match="one row reads 1, 2 or 4 panels side by side"):
+            WeightReading(0, keep=False, panels=panels, unpack=False)
 
 
 @pytest.mark.parametrize("isa", available_levels())
@@ -155,9 +164,10 @@ def test_no_bit_hangs_on_it(isa: str, weight_format: str) -> None:
     executor = NativeExecutor(tiny_plan(weights), weights, 2, isa)
     bench, tokens = Bench(executor), random_tokens(40, 2, VOCAB)
     found = []
-    for readings in (UNTUNED, CHOICE, Readings(*[OTHER._replace(ahead=16384)] * 3)):
+    others = [Readings(*[OTHER._replace(ahead=16384, panels=panels)] * 3) for panels in (1, 4)]
+    for readings in (UNTUNED, CHOICE, *others):
         executor.read_weights(readings)
-        found.append([bench.alone(tokens, chunk) for chunk in (1, 5, 40)])
+        found.append([bench.alone(tokens, chunk) for chunk in (1, 5, 8, 40)])
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
     executor.close()

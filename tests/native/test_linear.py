@@ -111,6 +111,28 @@ def test_packing_in_slices_equals_packing_at_once() -> None:
     np.testing.assert_array_equal(parts.unpack_rows(rows), whole.unpack_rows(rows))
 
 
+def test_weights_beside_each_other_are_what_they_are_alone() -> None:
+    memory = _native.WeightMemory()
+    layout = _native.WeightLayout.gguf("Q8_0")
+    # Of 2,176 to 3.5 million bytes each, and one that has memory of its own: more than one piece in all.
+    shapes = [(1, 64), (50, 64), *((1600, 2048),) * 10, (4096, 1024), (3, 64)]
+    rows = [np.arange(0, outputs, 7, dtype=np.int64) for outputs, _ in shapes]
+
+    def packed(beside: _native.WeightMemory | None, number: int) -> _native.PackedWeight:
+        outputs, inputs = shapes[number]
+        weight = _native.PackedWeight(outputs, inputs, layout, beside)
+        data = np.random.default_rng(number).integers(0, 99, (outputs, inputs // 32 * 34), np.uint8)
+        weight.pack_gguf(0, "Q8_0", data, POOL)
+        return weight
+
+    kept = [packed(memory, number) for number in range(len(shapes))]
+    del memory
+    for number, weight in enumerate(kept):
+        alone = packed(None, number)
+        assert weight.num_bytes == alone.num_bytes
+        np.testing.assert_array_equal(weight.unpack_rows(rows[number]), alone.unpack_rows(rows[number]))
+
+
 # Outputs
 
 

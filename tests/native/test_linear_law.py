@@ -39,18 +39,18 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
 def test_every_way_of_reading_weights_gives_the_same_bits(isa: str, fine: bool) -> None:
-    """One row reads four panels at once; many share unpacked codes, of two slices and in two chunks."""
-    plain = WeightReading(0, keep=False, wide=False, unpack=False)
+    """Few rows read one or four panels at once; many share unpacked codes, two slices and two chunks."""
+    plain = WeightReading(0, keep=False, panels=0, unpack=False)
     others = [
-        WeightReading(4096, keep=True, wide=False, unpack=False),
-        WeightReading(0, keep=False, wide=True, unpack=False),
-        WeightReading(0, keep=True, wide=True, unpack=True),
+        WeightReading(4096, keep=True, panels=1, unpack=False),
+        WeightReading(0, keep=False, panels=4, unpack=False),
+        WeightReading(0, keep=True, panels=4, unpack=True),
     ]
     weights = [block_weight(layout, 83, 256) for layout in LAYOUTS]
     weights += [format_weight(FORMATS[name], 40, 1024) for name in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS")]
     for weight in weights:
         x = random_rows(100, weight.packed.inputs, seed=6)
-        for rows in (1, 2, 25, 43, 50, 100):
+        for rows in (1, 2, 8, 25, 43, 50, 100):
             expected = product(weight.packed, x[:rows], isa, fine=fine, reading=plain)
             for other in others:
                 found = product(weight.packed, x[:rows], isa, fine=fine, reading=other)

@@ -2,7 +2,7 @@
 
 What is best hangs on the processor, on how long memory takes to answer and on who else uses it: how far ahead
 weights are asked for makes up to a tenth of the speed of a few rows; whether past the caches or through
-them, and how many panels side by side, half of it for one row on some processors; whether many rows share
+them, and how many panels side by side, half of it on some processors; whether many rows share
 codes that are unpacked once, a tenth. It changes only how bytes arrive, never a result. Choosing by
 measurement is how LoopTune finds loop schedules; the other things that could be chosen so, rows of a tile
 and rows of a cache block, were measured over all shapes of a small model and nowhere beat the fixed choice
@@ -26,12 +26,13 @@ from .._native import PackedWeight, ThreadPool, WeightReading, cpu_features, str
 class Reading(NamedTuple):
     """One way of reading weights; see WeightReading in csrc/kernels/linear.h.
 
-    ahead: bytes; 0 leaves it to the kernel. keep, wide: of one row. unpack: of many.
+    ahead: bytes; 0 leaves it to the kernel. keep: of one row. panels: side by side, of up to 8 rows; 0 leaves
+    it to the kernel. unpack: of many.
     """
 
     ahead: int
     keep: bool
-    wide: bool
+    panels: int
     unpack: bool
 
     def native(self) -> WeightReading:
@@ -48,14 +49,15 @@ class Readings(NamedTuple):
 
 def _usual() -> Reading:
     usual = WeightReading.usual()
-    return Reading(usual.ahead, usual.keep, usual.wide, usual.unpack)
+    return Reading(usual.ahead, usual.keep, usual.panels, usual.unpack)
 
 
 USUAL = _usual()
 """What is presumed of this processor until something else was measured to be faster."""
 UNTUNED = Readings(USUAL, USUAL, USUAL)
-AHEAD = (0, 4096, 6144, 8192, 16384)
-VERSION = 5
+AHEAD = (0, 2048, 4096, 6144, 8192, 16384)
+PANELS = (0, 1, 2, 4)
+VERSION = 6
 """Part of every remembered choice's name: what an older search chose is not read."""
 
 ONE, FEW, MANY = 1, 4, 96
@@ -121,14 +123,15 @@ def search(measure: Measure) -> Readings | None:
     """The best way for each number of rows; None while the machine is too busy to tell."""
     one = _best(measure, ONE, _ways(USUAL))
     one = one and _best(measure, ONE, _distances(one))
-    few = one and _best(measure, FEW, _distances(USUAL))
+    few = one and _best(measure, FEW, [USUAL, *(USUAL._replace(panels=panels) for panels in (1, 2))])
+    few = few and _best(measure, FEW, _distances(few))
     many = few and _best(measure, MANY, [USUAL, USUAL._replace(unpack=not USUAL.unpack)])
     return Readings(one, few, many) if one and few and many else None
 
 
 def _ways(first: Reading) -> list[Reading]:
     """`first`, then the other ways that one row may take to the same bytes."""
-    ways = [first._replace(keep=keep, wide=wide) for keep in (False, True) for wide in (False, True)]
+    ways = [first._replace(keep=keep, panels=panels) for keep in (False, True) for panels in (1, 2, 4)]
     return [first, *(way for way in ways if way != first)]
 
 
@@ -179,10 +182,11 @@ def _read(path: Path) -> Readings | None:
 def _reading_of(item: object) -> Reading | None:
     if not isinstance(item, list) or len(item) != len(Reading._fields):
         return None
-    ahead, *flags = item
-    if type(ahead) is not int or ahead not in AHEAD or not all(type(flag) is bool for flag in flags):
+    ahead, keep, panels, unpack = item
+    numbers = type(ahead) is int and ahead in AHEAD and type(panels) is int and panels in PANELS
+    if not numbers or type(keep) is not bool or type(unpack) is not bool:
         return None
-    return Reading(ahead, *flags)
+    return Reading(ahead, keep, panels, unpack)
 
 
 def _write(path: Path, readings: Readings) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .._native import PackedWeight, ThreadPool, WeightLayout, reads_gguf
+from .._native import PackedWeight, ThreadPool, WeightLayout, WeightMemory, reads_gguf
 from ..errors import ModelFileError
 from ..quant.tensor import Tensor, Weight
 from ..weights.mapped import release_pages
@@ -27,6 +27,7 @@ class NativeWeights:
         self._weights = weights
         self._shapes = shapes
         self._threads = threads
+        self._memory = WeightMemory()
         self._named: dict[str, tuple[PackedWeight, ...]] = {}
         self._vectors: dict[str, F32] = {}
 
@@ -88,10 +89,10 @@ class NativeWeights:
         outputs, inputs = tensor.shape
         form = tensor.format
         if form.panel is None:
-            weight = PackedWeight(outputs, inputs, WeightLayout.floats(form.name))
+            weight = PackedWeight(outputs, inputs, WeightLayout.floats(form.name), self._memory)
             weight.pack_floats(0, tensor.row_bytes(), self._threads)
         elif reads_gguf(form.name):
-            weight = PackedWeight(outputs, inputs, WeightLayout.gguf(form.name))
+            weight = PackedWeight(outputs, inputs, WeightLayout.gguf(form.name), self._memory)
             weight.pack_gguf(0, form.name, tensor.row_bytes(), self._threads)
         else:
             weight = self._pack_codes(tensor)
@@ -105,7 +106,7 @@ class NativeWeights:
         layout = WeightLayout.block(
             panel.bits, panel.group, panel.offset, panel.scale_dtype, panel.has_minimum, panel.table
         )
-        weight = PackedWeight(outputs, inputs, layout)
+        weight = PackedWeight(outputs, inputs, layout, self._memory)
         step = max(1, _SLICE_ELEMENTS // inputs)
         for start in range(0, outputs, step):
             rows = tensor.rows(start, min(start + step, outputs))
