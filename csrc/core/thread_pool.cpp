@@ -50,6 +50,7 @@ ThreadPool::ThreadPool(int num_threads, std::shared_ptr<IdleWork> idle)
       idle_(std::move(idle)) {
     require(num_threads >= 1 && num_threads <= 1024, "a thread pool has 1 to 1024 threads");
     claims_ = std::vector<Claim>(static_cast<std::size_t>(num_threads));
+    places_ = ThreadPlaces(num_threads);
     workers_.reserve(static_cast<std::size_t>(num_threads - 1));
     try {
         for (int id = 1; id < num_threads; ++id) workers_.emplace_back([this, id] { work(id); });
@@ -127,6 +128,7 @@ void ThreadPool::work(int thread_id) {
 
 void ThreadPool::call(Function function, void* context, int thread_id) noexcept {
     const StandardFloats floats;
+    if (spin_) places_.look(thread_id);
     try {
         function(context, thread_id);
     } catch (const Abandoned&) {
@@ -139,6 +141,7 @@ void ThreadPool::call(Function function, void* context, int thread_id) noexcept 
         publish(generation_);  // those who wait for this thread at a barrier
         publish(step_);        // or for the end of a step
     }
+    places_.leave(thread_id);
 }
 
 void ThreadPool::barrier() {

@@ -17,6 +17,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/thread_places.h"
+
 namespace pelton {
 
 // What can be done at any time and in small pieces, so that it holds up nobody.
@@ -64,6 +66,7 @@ class ThreadPool {
     template <typename Callable>
     void steps(std::uint32_t count, int thread_id, Callable&& function) {
         for (;;) {
+            if (spin_) places_.look(thread_id);
             const std::uint32_t step = step_.load();
             if (failed_.load()) throw Abandoned{};
             if (step >= count) return;
@@ -128,6 +131,7 @@ class ThreadPool {
     std::mutex error_mutex_;
     std::mutex run_mutex_;
     std::vector<Claim> claims_;
+    ThreadPlaces places_;
     std::vector<std::thread> workers_;
 };
 

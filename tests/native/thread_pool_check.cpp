@@ -1,6 +1,10 @@
 // The thread pool under ThreadSanitizer, without Python (which does not run under it): barriers, failing
-// threads, steps whose parts others do, callers that take turns, work in pauses. Built and named pool_check
-// when PELTON_SANITIZE is set, run by .ci/sanitize; exit code 0 means no fault.
+// threads, steps whose parts others do, callers that take turns, work in pauses, threads that part. Built and
+// named pool_check when PELTON_SANITIZE is set, run by .ci/sanitize; exit code 0 means no fault.
+#if defined(__linux__)
+#    include <sched.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -10,7 +14,9 @@
 #include <thread>
 #include <vector>
 
+#include "core/cpu_features.h"
 #include "core/errors.h"
+#include "core/thread_places.h"
 #include "core/thread_pool.h"
 
 using namespace pelton;
@@ -99,6 +105,34 @@ bool callers_take_turns(ThreadPool& pool) {
     return runs == 150;
 }
 
+#if defined(__linux__)
+// A thread that comes to a team-mate's processor leaves it, and may go everywhere afterwards. The system may
+// move either just then, which a few of the rounds may say.
+bool threads_part() {
+    if (num_usable_processors() < 2) return true;
+    int parted = 0;
+    for (int round = 0; round < 50; ++round) {
+        ThreadPlaces places(2);
+        places.look(0);
+        const int first = sched_getcpu();
+        std::thread([&] {
+            cpu_set_t all, there, after;
+            sched_getaffinity(0, sizeof all, &all);
+            CPU_ZERO(&there);
+            CPU_SET(static_cast<std::size_t>(first), &there);
+            sched_setaffinity(0, sizeof there, &there);
+            sched_setaffinity(0, sizeof all, &all);
+            places.look(1);
+            sched_getaffinity(0, sizeof after, &after);
+            parted += sched_getcpu() != first && CPU_EQUAL(&all, &after);
+        }).join();
+    }
+    return parted >= 45;
+}
+#else
+bool threads_part() { return true; }
+#endif
+
 }  // namespace
 
 int main() {
@@ -110,6 +144,10 @@ int main() {
             std::fprintf(stderr, "the pool of %d threads is broken\n", threads);
             return 1;
         }
+    }
+    if (!threads_part()) {
+        std::fprintf(stderr, "threads stay on one processor\n");
+        return 1;
     }
     return 0;
 }
