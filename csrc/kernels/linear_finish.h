@@ -18,6 +18,12 @@ PELTON_INLINE void finish_row(const LinearCall& call, int64_t panel, int64_t row
     store_first(y, count, acc);
 }
 
+// Asks for where a row's outputs go, which another processor may have.
+PELTON_INLINE void ask_for_outputs(const LinearCall& call, int64_t panel, int64_t row) {
+    if (!call.stream)
+        __builtin_prefetch(call.outputs + row * call.output_stride + panel * kPanelOutputs, 1);
+}
+
 // After the last row of a call.
 PELTON_INLINE void finish_call(const LinearCall& call) {
     if (call.stream) stream_fence();
