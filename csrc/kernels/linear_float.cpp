@@ -65,7 +65,7 @@ void float_tile(const LinearCall& call, int64_t panel, int64_t row) {
     const int64_t ahead = call.reading.ahead != 0 ? call.reading.ahead : 2048;
     int64_t k = 0;
     for (; k + P::kStep <= inputs; k += P::kStep) {
-        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) __builtin_prefetch(w + p * panel_bytes + ahead);
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) __builtin_prefetch(w + p * panel_bytes + ahead, 0, 2);
         float_step<P, kRows, kPanels, P::kStep>(w, panel_bytes, x + k, call.input_stride, acc);
         w += P::kBytes;
     }

@@ -31,7 +31,7 @@ void prefetch_panel(const WeightView& weight, std::int64_t panel, bool keep) {
     const std::uint8_t* from = weight.data + panel * weight.panel_bytes;
     for (std::int64_t line = 0; line < weight.panel_bytes; line += 64) {
         if (keep)
-            __builtin_prefetch(from + line);
+            __builtin_prefetch(from + line, 0, 2);
         else
             __builtin_prefetch(from + line, 0, 0);
     }

@@ -60,7 +60,7 @@ void bf16_tile(const LinearCall& call, int64_t panel, int64_t row) {
         for (int64_t pair = 0; pair < (count + 1) / 2; ++pair, w += kPairsBytes) {
             __m512bh weights[kPanels];
             PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
-                __builtin_prefetch(w + p * panel_bytes + ahead);
+                __builtin_prefetch(w + p * panel_bytes + ahead, 0, 2);
                 weights[p] = load_pairs(w + p * panel_bytes);
             }
             PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
