@@ -20,8 +20,7 @@ PELTON_INLINE void finish_row(const LinearCall& call, int64_t panel, int64_t row
 
 // Asks for where a row's outputs go, which another processor may have.
 PELTON_INLINE void ask_for_outputs(const LinearCall& call, int64_t panel, int64_t row) {
-    if (!call.stream)
-        __builtin_prefetch(call.outputs + row * call.output_stride + panel * kPanelOutputs, 1);
+    if (!call.stream) __builtin_prefetch(call.outputs + row * call.output_stride + panel * kPanelOutputs, 1);
 }
 
 // After the last row of a call.

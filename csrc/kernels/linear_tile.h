@@ -72,7 +72,8 @@ PELTON_INLINE void block_step(const BlockPlace& place, int64_t panel_bytes, cons
 // Measured: one row then reads at the memory's speed, and sixteen rows take 0.4 of the time. One row reads
 // past the caches where that is as quick: what Python needs between two steps stays there (110 -> 60 us a
 // step). Otherwise into the second-level cache, which has more places for lines on their way than the first:
-// decoding of 2, 4 and 8 sequences 1.14, 1.06 and 1.07 times as fast on Zen 4. What follows the panels of a tile, whose first ends at `end`, is as many panels on.
+// decoding of 2, 4 and 8 sequences 1.14, 1.06 and 1.07 times as fast on Zen 4. What follows the panels of a
+// tile, whose first ends at `end`, is as many panels on.
 template <int kRows, int kPanels, int kBytes>
 PELTON_INLINE void prefetch_panels(const uint8_t* from, const uint8_t* end, int64_t panel_bytes, bool keep) {
     from += from < end ? 0 : (kPanels - 1) * panel_bytes;
