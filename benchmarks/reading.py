@@ -3,8 +3,8 @@
     python benchmarks/reading.py [--threads 2] [--out docs/measurements]
 
 The layers of SmolLM2-135M in Q4_1 with random bytes, each matrix in memory of its own or one behind the
-other; passes over all of them in turns, medians. Plain reading of as many bytes is measured in the same turns,
-each time the best of three. Writes reading.csv.
+other; passes over all of them in turns, medians. Plain reading of as many bytes is measured in the same
+turns, each time the best of three. Writes reading.csv.
 """
 
 from __future__ import annotations
