@@ -76,7 +76,6 @@ bool orthonormal(const float* rows, std::int64_t width) {
 
 struct HeadScreen::Scratch {
     std::vector<float> weights, rest;
-    float correction[kScreenDirections], lost[kScreenDirections];
     Norms largest;
 };
 
@@ -124,19 +123,18 @@ HeadScreen::Norms HeadScreen::copy_row(std::int64_t row, Scratch& scratch, std::
     for (std::int64_t b = 0; b < blocks; ++b)
         scales[b] =
             round_block(weights + b * kBlockInputs, codes + b * kBlockInputs, rest + b * kBlockInputs);
-    std::fill_n(scratch.correction, kScreenDirections, 0.0f);
+    float projected[kScreenDirections] = {}, lost[kScreenDirections];  // here: the sums stay in registers
     for (std::int64_t k = 0; k < inputs; ++k)
         for (int d = 0; d < kScreenDirections; ++d)
-            scratch.correction[d] +=
-                rest[k] * transposed_[static_cast<std::size_t>(k * kScreenDirections + d)];
-    scales[blocks] = round_block(scratch.correction, codes + inputs, scratch.lost);
-    const double along = norm(scratch.correction, kScreenDirections), all = norm(rest, inputs);
-    const double correction = distance(scratch.correction, scratch.lost, kScreenDirections);
+            projected[d] += rest[k] * transposed_[static_cast<std::size_t>(k * kScreenDirections + d)];
+    scales[blocks] = round_block(projected, codes + inputs, lost);
+    const double along = norm(projected, kScreenDirections), all = norm(rest, inputs);
+    const double correction = distance(projected, lost, kScreenDirections);
     // The sums above are off by less than a part in 10,000; what is left of `all` by that much of it.
     const double residual = std::sqrt(std::max(all * all - along * along, 0.0) + 1e-4 * all * all);
     residuals_[static_cast<std::size_t>(row)] = static_cast<float>(residual);
     return {norm(weights, inputs), distance(weights, rest, inputs) + correction,
-            norm(scratch.lost, kScreenDirections) + 1e-4 * along, correction};
+            norm(lost, kScreenDirections) + 1e-4 * along, correction};
 }
 
 bool HeadScreen::build(std::int64_t num_rows, ThreadPool& pool) {

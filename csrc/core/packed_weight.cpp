@@ -170,10 +170,12 @@ void PackedWeight::unpack_row(std::int64_t row, float* values) const {
     BlockValues part;
     for (std::int64_t i = 0; i < inputs() / kBlockInputs; ++i) {
         get_block(block_place(panel, i, layout), static_cast<int>(row % kPanelOutputs), layout, part);
-        for (int k = 0; k < kBlockInputs; ++k) {
-            const float scaled =
-                part.scales[k / layout.group] * static_cast<float>(part.codes[k] - layout.offset);
-            *values++ = layout.has_minimum ? scaled + part.minimums[k / layout.group] : scaled;
+        for (int set = 0; set < kBlockInputs / layout.group; ++set) {
+            const std::uint8_t* codes = part.codes + set * layout.group;
+            for (int k = 0; k < layout.group; ++k) {
+                const float scaled = part.scales[set] * static_cast<float>(codes[k] - layout.offset);
+                *values++ = layout.has_minimum ? scaled + part.minimums[set] : scaled;
+            }
         }
     }
 }

@@ -111,8 +111,9 @@ inline void get_block(const BlockPlace<const std::uint8_t>& place, int lane, con
                       BlockValues& values) {
     std::uint8_t packed[kBlockInputs];
     for (int j = 0; j < layout.bits; ++j) std::memcpy(packed + 4 * j, place.codes + 64 * j + 4 * lane, 4);
+    const int last = 4 * layout.bits - 1;  // of the packed bytes, 16 or 32
     for (int i = 0; i < kBlockInputs; ++i) {
-        std::uint8_t code = packed[i % (4 * layout.bits)];
+        std::uint8_t code = packed[i & last];
         if (layout.bits == 4) code = i < 16 ? code & 15 : code >> 4;
         values.codes[i] = layout.has_table ? layout.table[code] : code;
     }
