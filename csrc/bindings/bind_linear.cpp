@@ -188,8 +188,10 @@ void bind_weight(nb::module_& m) {
             "__init__",
             [](WeightReading* reading, Width ahead, bool keep, int panels, bool unpack) {
                 require(ahead >= 0 && ahead <= (Width{1} << 20), "a distance to prefetch is out of range");
-                require(panels == 0 || panels == 1 || panels == 2 || panels == 4,
-                        "one row reads 1, 2 or 4 panels side by side");
+                if (panels != 0 && panels != 1 && panels != 2 && panels != 4)
+                    throw Error(ErrorKind::kInvalidArgument,
+                                "panels side by side are 1, 2 or 4, or 0 for the kernel's choice, not " +
+                                    std::to_string(panels));
                 new (reading) WeightReading{ahead, keep, panels, unpack};
             },
             "ahead"_a, "keep"_a, "panels"_a, "unpack"_a)

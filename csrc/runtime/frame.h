@@ -24,8 +24,8 @@ struct ValueSpec {
 // has places for misses: two cores of Sapphire Rapids read 10 instead of 20 GB/s so. And they have two vector
 // ports, where Zen 5 has four: unpacking codes takes them away from the multiplications.
 //
-// Past the caches Zen 4 reads one panel after the other at 35 GB/s, two side by side at 27, four at 31;
-// through them 35, 36 and 37 (benchmarks/reading.py). Sapphire Rapids reads four at 22.5 and two at 20.
+// Past the caches Zen 4 reads one panel after the other at 29 GB/s, two side by side at 21, four at 22;
+// through them 30, 27 and 29 (benchmarks/reading.py). Sapphire Rapids reads four at 22.5 and two at 20.
 inline WeightReading usual_reading() noexcept {
     const bool intel = detect_intel();
     return {0, intel, intel ? 4 : 1, intel};
