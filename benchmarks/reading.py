@@ -78,7 +78,7 @@ def measure(pool: ThreadPool) -> tuple[dict[Way, float], float, float]:
     for _ in range(ROUNDS):
         plain.append(size / read_bandwidth(pool, size, PASSES))
         for way, seconds in taken.items():
-            reading = WeightReading(0, keep=way.keep, panels=way.panels, unpack=False)
+            reading = WeightReading(0, keep=way.keep, panels=way.panels, prepared=0)
             passes = [stream_seconds(packed[way.together], way.rows, reading, pool) for _ in range(PASSES)]
             seconds.append(min(passes))
     return {way: median(seconds) for way, seconds in taken.items()}, median(plain), size

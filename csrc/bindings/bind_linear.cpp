@@ -159,9 +159,12 @@ double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights,
         outputs = std::max(outputs, weight->outputs());
     }
     const std::vector<float> x(static_cast<std::size_t>(rows * inputs));
-    const std::vector<ActivationBlock> blocks(static_cast<std::size_t>(rows * (inputs / kBlockInputs)));
+    std::vector<ActivationBlock> blocks(static_cast<std::size_t>(rows * (inputs / kBlockInputs)));
     std::vector<float> y(static_cast<std::size_t>(rows * outputs));
     const KernelTable& kernels = kernels_for(isa);
+    const Width width = inputs / kBlockInputs * kBlockInputs;
+    if (width > 0)
+        kernels.linear.quantize(x.data(), inputs, width, false, blocks.data(), 0, std::ssize(blocks));
     const std::int64_t start = nanoseconds();
     pool.run([&](int thread_id) {
         for (const auto& weight : weights) {
@@ -186,20 +189,25 @@ void bind_weight(nb::module_& m) {
     nb::class_<WeightReading>(m, "WeightReading")
         .def(
             "__init__",
-            [](WeightReading* reading, Width ahead, bool keep, int panels, bool unpack) {
+            [](WeightReading* reading, Width ahead, bool keep, int panels, int prepared) {
                 require(ahead >= 0 && ahead <= (Width{1} << 20), "a distance to prefetch is out of range");
                 if (panels != 0 && panels != 1 && panels != 2 && panels != 4)
                     throw Error(ErrorKind::kInvalidArgument,
                                 "panels side by side are 1, 2 or 4, or 0 for the kernel's choice, not " +
                                     std::to_string(panels));
-                new (reading) WeightReading{ahead, keep, panels, unpack};
+                if (prepared < 0 || prepared > 2)
+                    throw Error(
+                        ErrorKind::kInvalidArgument,
+                        "prepared are 0 nothing, 1 codes or 2 scales, not " + std::to_string(prepared));
+                new (reading) WeightReading{ahead, keep, panels, static_cast<Prepared>(prepared)};
             },
-            "ahead"_a, "keep"_a, "panels"_a, "unpack"_a)
+            "ahead"_a, "keep"_a, "panels"_a, "prepared"_a)
         .def_static("usual", &usual_reading)
         .def_ro("ahead", &WeightReading::ahead)
         .def_ro("keep", &WeightReading::keep)
         .def_ro("panels", &WeightReading::panels)
-        .def_ro("unpack", &WeightReading::unpack);
+        .def_prop_ro("prepared",
+                     [](const WeightReading& reading) { return static_cast<int>(reading.prepared); });
     nb::class_<WeightMemory>(m, "WeightMemory").def(nb::init<>());
     nb::class_<PackedWeight>(m, "PackedWeight")
         .def(nb::init<Width, Width, const WeightLayout&, WeightMemory*>(), "outputs"_a, "inputs"_a,

@@ -23,6 +23,7 @@ constexpr int kPanelOutputs = 16;
 constexpr int kBlockInputs = 32;
 constexpr int kSuperBlocks = 8;  // blocks that share super scales
 constexpr int kSuperBytes = 64;  // of the super scales and minimums of 16 outputs
+constexpr int kScaleBits = 3;    // of the fraction of an activation's scale: 4 halve what 3 lose
 
 enum class WeightKind : uint8_t { kBlock, kF32, kF16, kBF16 };
 
@@ -47,22 +48,28 @@ struct WeightView {
     WeightLayout layout;
 };
 
-// 32 inputs of one row: x = scale * codes, to within scale / 2. A NaN or infinity makes scale NaN and codes
-// 0. The halves share a scale, or, in fine blocks, have one each.
+// 32 inputs of one row: x = scale * codes, to within scale / 2. The halves share a scale, or, in fine blocks,
+// have one each. Of a scale's fraction only the highest kScaleBits bits are not 0, so that a weight's scale
+// can have its products with all fractions ready. Magnitudes below 2^-80 become 0; one of 2^100 or more, or a
+// NaN, makes scale -infinity and codes 0, whose products are NaN.
 struct ActivationBlock {
     int8_t codes[kBlockInputs];  // -127..127
-    float scales[2];             // largest magnitude / 127, of codes 0..15 and 16..31
+    float scales[2];             // largest magnitude / 127 or a little more, of codes 0..15 and 16..31
     float scaled_sum;            // scale * sum of codes
     int16_t half_sums[2];        // sums of codes 0..15 and 16..31
 };
 static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by this size");
 
+// What the tiles of many rows share of a slice of weights beside its bytes: nothing, unpacked codes, or
+// multiples of scales.
+enum class Prepared : uint8_t { kNothing, kCodes, kScales };
+
 // How products read weights, as suits the processor; changes no bit.
 struct WeightReading {
-    int64_t ahead = 0;    // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
-    bool keep = false;    // what one row reads may stay in the caches
-    int panels = 0;       // 1, 2 or 4 that one row reads side by side, few rows 1 or 2; 0: as many as a tile
-    bool unpack = false;  // the tiles of many rows share codes that are unpacked once
+    int64_t ahead = 0;  // bytes of a panel that one tile of rows asks for ahead; 0: the kernel's own choice
+    bool keep = false;  // what one row reads may stay in the caches
+    int panels = 0;     // 1, 2 or 4 that one row reads side by side, few rows 1 or 2; 0: as many as a tile
+    Prepared prepared = Prepared::kNothing;  // of many rows
 };
 
 struct LinearCall {
@@ -88,7 +95,7 @@ struct LinearRange {
 struct LinearKernels {
     void (*linear)(const LinearCall& call, const LinearRange& range);
     // Blocks begin..end of the flattened [rows, width / 32]; x is [rows, stride], width a multiple of 32.
-    // Fine blocks halve the error and cost the product of many rows a fifth of its speed.
+    // Fine blocks halve the error and cost the product of many rows up to a fifth of its speed.
     void (*quantize)(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
                      int64_t begin, int64_t end);
 };

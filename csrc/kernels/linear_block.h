@@ -4,6 +4,7 @@
 #include "isa/simd.h"
 #include "kernels/linear.h"
 #include "kernels/linear_finish.h"
+#include "kernels/linear_multiples.h"
 #include "kernels/linear_tile.h"
 #include "kernels/linear_unpacked.h"
 
@@ -44,7 +45,8 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
                                                                    keep);
                 else
                     next.prefetch<kPanels>(panel_bytes);
-                block_step<F, kRows, kPanels>(place, panel_bytes, x, num_blocks, constants, acc);
+                block_step<F, kRows, kPanels>(place.codes, panel_bytes, x, num_blocks, constants, acc,
+                                              [&] { return tile_scales<F, kPanels>(place, panel_bytes); });
                 place.codes += F::kCodeBytes;
                 place.sets += F::kAllSetsBytes;
                 x += 1;
@@ -59,7 +61,8 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
             else
                 next.prefetch<kPanels>(panel_bytes);
             const BlockPlace place{block, block + F::kCodeBytes, nullptr};
-            block_step<F, kRows, kPanels>(place, panel_bytes, x, num_blocks, constants, acc);
+            block_step<F, kRows, kPanels>(place.codes, panel_bytes, x, num_blocks, constants, acc,
+                                          [&] { return tile_scales<F, kPanels>(place, panel_bytes); });
             block += kBytes;
             x += 1;
         }
@@ -74,8 +77,12 @@ PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, const uint
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const int64_t tiles = (end - row + kTileRows - 1) / kTileRows, steps = tiles * num_blocks;
     if constexpr (kTilePanels == 2 && kWorthUnpacking<F>)
-        if (call.reading.unpack && tiles >= kUnpackingTiles)
+        if (call.reading.prepared == Prepared::kCodes && tiles >= kUnpackingTiles)
             return unpacked_panel<F, kPanels>(call, panel, then, row, end);
+    if constexpr (kPanels == 2)
+        if (call.reading.prepared == Prepared::kScales && tiles >= kMultiplesTiles &&
+            ordinary_scales<F, kPanels>(call, panel))
+            return multiples_panels<F>(call, panel, then, row, end);
     NextPanels next{then, tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
     while (row < end) {
         const int64_t rows = next_tile(end - row);

@@ -81,6 +81,7 @@ struct BlockPlace {
 template <class F>
 struct BlockScales {
     f32x16 scales[F::kSets], minimums[F::kSets];
+    BlockScales() = default;
     PELTON_INLINE BlockScales(const BlockPlace& place, int panel, int64_t panel_bytes) {
         f32x16 scale = set1(0.0f), minimum = scale;
         if constexpr (F::kScales == Scales::kSuper) {
@@ -95,6 +96,24 @@ struct BlockScales {
         }
     }
 };
+
+// Of panels side by side.
+template <class F, int kPanels>
+struct TileScales {
+    BlockScales<F> of[kPanels];
+    // What a row's integer sum `s` is multiplied by.
+    PELTON_INLINE f32x16 scaled(int p, const ActivationBlock& x, int s) const {
+        return of[p].scales[s % F::kSets] * set1(x.scales[s]);
+    }
+    PELTON_INLINE f32x16 minimum(int p, int s) const { return of[p].minimums[s]; }
+};
+
+template <class F, int kPanels>
+PELTON_INLINE TileScales<F, kPanels> tile_scales(const BlockPlace& place, int64_t panel_bytes) {
+    TileScales<F, kPanels> scales;
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) scales.of[p] = BlockScales<F>(place, p, panel_bytes);
+    return scales;
+}
 
 // The formats with super scales: Q4_K, Q5_K (minimums, groups of 32) and Q6_K (8 bits, groups of 16).
 template <int kBits, bool kTable, int kGroup>

@@ -4,6 +4,7 @@
 
 #include "isa/simd.h"
 #include "kernels/linear.h"
+#include "kernels/linear_finish.h"
 #include "kernels/linear_formats.h"
 
 namespace pelton::PELTON_ISA {
@@ -23,29 +24,31 @@ PELTON_INLINE i32x16 start_of_sum(const ActivationBlock& x, int s, const BlockCo
 }
 
 // One row's share of a block's sum `s`, once it is known.
-template <class F>
+template <class F, class Scales>
 PELTON_INLINE void add_sum(const ActivationBlock& x, i32x16 total, int s, const BlockConstants<F>& c,
-                           const BlockScales<F>& by, f32x16& acc) {
+                           const Scales& by, int p, f32x16& acc) {
     if constexpr (!F::kMinimum && !DotSum<F::kNarrow>::kTakesStart)
         total = add_pair_products(total, c.offset_pairs[s], x.half_sums);
-    acc = fma(to_f32(total), by.scales[s % F::kSets] * set1(x.scales[s]), acc);
+    acc = fma(to_f32(total), by.scaled(p, x, s), acc);
     if constexpr (F::kMinimum && F::kSets == 2)
-        acc = fma(by.minimums[s], set1(x.scales[s] * static_cast<float>(x.half_sums[s])), acc);
+        acc = fma(by.minimum(p, s), set1(x.scales[s] * static_cast<float>(x.half_sums[s])), acc);
     if constexpr (F::kMinimum && F::kSets == 1)
-        if (s == F::kSums - 1) acc = fma(by.minimums[0], set1(x.scaled_sum), acc);
+        if (s == F::kSums - 1) acc = fma(by.minimum(p, 0), set1(x.scaled_sum), acc);
 }
 
 // What a step adds to: kPanels panels side by side, kRows rows.
 template <int kRows, int kPanels>
 using TileSums = f32x16[kPanels][kRows];
 
-// Adds one block of 32 inputs of kPanels panels to kRows rows; row r reads x[r * row_blocks]. All rows take a
-// step of four inputs before the next one, so that there are as many independent dot products as sums: their
-// latency is 4 cycles and two can start in each. Two panels share each load of a row's codes, which is what
-// else would limit: two loads a cycle. Measured against 12 rows of one panel: 355 instead of 335 G/s.
-template <class F, int kRows, int kPanels>
-PELTON_INLINE void block_step(const BlockPlace& place, int64_t panel_bytes, const ActivationBlock* x,
-                              int64_t row_blocks, const BlockConstants<F>& c, TileSums<kRows, kPanels>& acc) {
+// Adds one block of 32 inputs of kPanels panels, whose codes lie panel_bytes apart, to kRows rows; row r
+// reads x[r * row_blocks]; scales_of() has what TileScales has. All rows take a step of four inputs before
+// the next one, so that there are as many independent dot products as sums: their latency is 4 cycles and two
+// can start in each. Two panels share each load of a row's codes, which is what else would limit: two loads a
+// cycle. Measured against 12 rows of one panel: 355 instead of 335 G/s.
+template <class F, int kRows, int kPanels, class ScalesOf>
+PELTON_INLINE void block_step(const uint8_t* stored, int64_t panel_bytes, const ActivationBlock* x,
+                              int64_t row_blocks, const BlockConstants<F>& c, TileSums<kRows, kPanels>& acc,
+                              ScalesOf scales_of) {
     DotSum<F::kNarrow> sums[kPanels][kRows];
     PELTON_UNROLL for (int half = 0; half < 2; ++half) {
         if (half == 0 || F::kSums == 2) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -55,17 +58,47 @@ PELTON_INLINE void block_step(const BlockPlace& place, int64_t panel_bytes, cons
         PELTON_UNROLL for (int j = 0; j < 4; ++j) {
             u8x64 codes[kPanels];
             PELTON_UNROLL for (int p = 0; p < kPanels; ++p) codes[p] =
-                codes_of_step<F>(place.codes + p * panel_bytes, c, half, j);
+                codes_of_step<F>(stored + p * panel_bytes, c, half, j);
             PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
                 sums[p][r]
                     .step(codes[p], x[r * row_blocks].codes + 4 * (4 * half + j));
         }
         if (half == 0 && F::kSums == 1) continue;
-        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
-            const BlockScales<F> scales(place, p, panel_bytes);
-            PELTON_UNROLL for (int r = 0; r < kRows; ++r) add_sum<F>(
-                x[r * row_blocks], sums[p][r].total(), F::kSums == 2 ? half : 0, c, scales, acc[p][r]);
+        const auto scales = scales_of();
+        PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+            const ActivationBlock& row = x[r * row_blocks];
+            PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
+                add_sum<F>(row, sums[p][r].total(), F::kSums == 2 ? half : 0, c, scales, p, acc[p][r]);
         }
+    }
+}
+
+// What a slice of panels is of: blocks first..first + count of those from `panel` on.
+struct SlicePlace {
+    int64_t panel, first, count;
+    bool starts, ends;
+};
+
+// `kept` [rows][panels][16]: what the slices before this one added up to.
+template <int kRows, int kPanels>
+PELTON_INLINE void start_slice_sums(const LinearCall& call, const SlicePlace& place, int64_t row,
+                                    const float (*kept)[kPanels][kPanelOutputs],
+                                    TileSums<kRows, kPanels>& acc) {
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+        acc[p][r] = place.starts ? set1(0.0f) : load(kept[r][p]);
+        if (place.ends) ask_for_outputs(call, place.panel + p, row + r);
+    }
+}
+
+template <int kRows, int kPanels>
+PELTON_INLINE void end_slice_sums(const LinearCall& call, const SlicePlace& place, int64_t row,
+                                  float (*kept)[kPanels][kPanelOutputs],
+                                  const TileSums<kRows, kPanels>& acc) {
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+        if (place.ends)
+            finish_row(call, place.panel + p, row + r, acc[p][r]);
+        else
+            store(kept[r][p], acc[p][r]);
     }
 }
 

@@ -6,7 +6,6 @@
 
 #include "isa/simd.h"
 #include "kernels/linear.h"
-#include "kernels/linear_finish.h"
 #include "kernels/linear_tile.h"
 
 namespace pelton::PELTON_ISA {
@@ -65,13 +64,6 @@ void unpack_panel(const uint8_t* panel, int64_t first, int64_t count, const Bloc
     }
 }
 
-// What a slice is of: blocks first..first + count of the panels from `panel` on.
-struct SlicePlace {
-    int64_t panel, first, count;
-    bool starts, ends;
-};
-
-// `kept` [rows][panels][16]: what the slices before this one added up to.
 template <class U, int kRows, int kPanels>
 void slice_tile(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels], const SlicePlace& place,
                 const BlockConstants<U>& c, int64_t row, float (*kept)[kPanels][kPanelOutputs],
@@ -79,20 +71,16 @@ void slice_tile(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels]
     const int64_t num_blocks = call.weight.inputs / kBlockInputs;
     const ActivationBlock* x = call.blocks + row * num_blocks + place.first;
     TileSums<kRows, kPanels> acc;
-    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) acc[p][r] =
-        place.starts ? set1(0.0f) : load(kept[r][p]);
+    start_slice_sums<kRows, kPanels>(call, place, row, kept, acc);
     for (int64_t i = 0; i < place.count; ++i) {
         next.prefetch<kPanels>(call.weight.panel_bytes);
         const uint8_t* block = slice[0].blocks[i];
-        block_step<U, kRows, kPanels>({block, block + U::kCodeBytes, nullptr}, sizeof(UnpackedPanel<U>),
-                                      x + i, num_blocks, c, acc);
+        const BlockPlace at{block, block + U::kCodeBytes, nullptr};
+        constexpr int64_t kBytes = sizeof(UnpackedPanel<U>);
+        block_step<U, kRows, kPanels>(block, kBytes, x + i, num_blocks, c, acc,
+                                      [&] { return tile_scales<U, kPanels>(at, kBytes); });
     }
-    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
-        if (place.ends)
-            finish_row(call, place.panel + p, row + r, acc[p][r]);
-        else
-            store(kept[r][p], acc[p][r]);
-    }
+    end_slice_sums<kRows, kPanels>(call, place, row, kept, acc);
 }
 
 template <class U, int kPanels>

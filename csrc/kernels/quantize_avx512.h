@@ -33,11 +33,12 @@ struct FourScales {
     alignas(16) float inverse[4];
 
     PELTON_INLINE bool assign(__m128i largest_bits) {
-        const __m128 largest = _mm_castsi128_ps(largest_bits), steps = _mm_set1_ps(127.0f);
-        scale = _mm_div_ps(largest, steps);
-        _mm_store_ps(inverse, _mm_div_ps(steps, largest));
-        const __mmask8 usable = _mm_cmp_ps_mask(largest, _mm_set1_ps(1e-30f), _CMP_GT_OQ) &
-                                _mm_cmplt_epi32_mask(largest_bits, _mm_set1_epi32(0x7f800000));
+        const __m128 step = _mm_mul_ps(_mm_castsi128_ps(largest_bits), _mm_set1_ps(1.0f / 127.0f));
+        const __m128i rest = _mm_set1_epi32(kScaleRestBits);
+        scale = _mm_castsi128_ps(_mm_andnot_si128(rest, _mm_add_epi32(_mm_castps_si128(step), rest)));
+        _mm_store_ps(inverse, _mm_div_ps(_mm_set1_ps(1.0f), scale));
+        const __mmask8 usable = _mm_cmpge_epi32_mask(largest_bits, _mm_set1_epi32(kLeastMagnitudeBits)) &
+                                _mm_cmplt_epi32_mask(largest_bits, _mm_set1_epi32(kMostMagnitudeBits));
         return usable == 0xf;
     }
 };

@@ -1,29 +1,33 @@
 // Rounding 32 activations to 8 bits.
 #pragma once
 
+#include "isa/half.h"
 #include "isa/simd.h"
 #include "kernels/linear.h"
 
 namespace pelton::PELTON_ISA {
 
-// The factor that takes inputs to codes, and the scale that takes them back. Magnitudes below 1e-30 become 0,
-// so that 127 / largest is finite.
+// The factor that takes inputs to codes, and the scale that takes them back.
 struct CodeScale {
     float inverse, scale;
     bool usable;
 };
 
+// Magnitudes below the least become 0, such as are not below the most are as good as infinite: a norm's
+// squares are. So a scale of activations times one of weights is far from both ends of float32's exponents.
+constexpr int32_t kLeastMagnitudeBits = 0x17800000, kMostMagnitudeBits = 0x71800000;  // 2^-80, 2^100
+// Of blocks of zeros any scale is right; of such as hold a NaN or an infinity it is -infinity.
+constexpr uint32_t kZeroScaleBits = 0x14000000, kBrokenScaleBits = 0xff800000;
+constexpr int32_t kScaleRestBits = (1 << (23 - kScaleBits)) - 1;
+
 PELTON_INLINE CodeScale code_scale(i32x16 magnitudes) {
     const int32_t largest_bits = reduce_max(magnitudes);
-    float largest;
-    memcpy(&largest, &largest_bits, 4);
-    const bool finite = largest_bits < 0x7f800000;
-    const bool usable = finite && largest > 1e-30f;
-    return {usable ? 127.0f / largest : 0.0f,
-            usable   ? largest / 127.0f
-            : finite ? 0.0f
-                     : __builtin_nanf(""),
-            usable};
+    if (largest_bits < kLeastMagnitudeBits) return {0.0f, float_of_bits(kZeroScaleBits), false};
+    if (largest_bits >= kMostMagnitudeBits) return {0.0f, float_of_bits(kBrokenScaleBits), false};
+    const float step = float_of_bits(static_cast<uint32_t>(largest_bits)) * (1.0f / 127.0f);
+    constexpr uint32_t kRest = kScaleRestBits;
+    const float scale = float_of_bits((bits_of_float(step) + kRest) & ~kRest);
+    return {1.0f / scale, scale, true};
 }
 
 // Selecting keeps NaN and infinity out of the conversion to integers.

@@ -28,7 +28,7 @@ struct ValueSpec {
 // through them 30, 27 and 29 (benchmarks/reading.py). Sapphire Rapids reads four at 22.5 and two at 20.
 inline WeightReading usual_reading() noexcept {
     const bool intel = detect_intel();
-    return {0, intel, intel ? 4 : 1, intel};
+    return {0, intel, intel ? 4 : 1, intel ? Prepared::kCodes : Prepared::kScales};
 }
 
 // How products of one row, of 2 to 8 and of more read their weights. Changes no bit.

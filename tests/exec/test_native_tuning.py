@@ -28,7 +28,7 @@ from ..laws.bench import Bench, random_tokens
 from ..tiny import VOCAB, tiny_plan, tiny_weights
 
 POOL = ThreadPool(1)
-OTHER = Reading(8192, not USUAL.keep, 2, not USUAL.unpack)
+OTHER = Reading(8192, not USUAL.keep, 2, 3 - USUAL.prepared)
 CHOICE = Readings(OTHER, USUAL._replace(ahead=4096), OTHER._replace(ahead=0))
 
 
@@ -47,12 +47,12 @@ def test_only_a_clear_gain_is_taken(gain: dict[int, float], chosen: int) -> None
 
 def test_each_number_of_rows_has_its_own_choice() -> None:
     few = USUAL._replace(ahead=16384, panels=2)
-    wanted = {ONE: OTHER._replace(unpack=USUAL.unpack), FEW: few, MANY: OTHER}
+    wanted = {ONE: OTHER._replace(prepared=USUAL.prepared), FEW: few, MANY: OTHER}
 
     def measure(rows: int, reading: Reading) -> float:
         return 1.0 - 0.1 * sum(a == b for a, b in zip(reading, wanted[rows], strict=True))
 
-    assert search(measure) == (wanted[ONE], wanted[FEW], USUAL._replace(unpack=OTHER.unpack))
+    assert search(measure) == (wanted[ONE], wanted[FEW], USUAL._replace(prepared=OTHER.prepared))
 
 
 def test_one_row_may_be_read_in_other_ways_than_is_usual() -> None:
@@ -91,13 +91,15 @@ def test_a_choice_is_remembered(tmp_path: Path) -> None:
         b"",
         b"{",
         b"[1, 2, 3]",
-        b"[[0, true, 1, true], [0, true, 1, true]]",
+        b"[[0, true, 1, 1], [0, true, 1, 1]]",
         b"[[0, true, 1], [0, true, 1], [0, true, 1]]",
-        b"[[1, true, 1, true], [0, true, 1, true], [0, true, 1, true]]",
-        b"[[true, true, 1, true], [0, true, 1, true], [0, true, 1, true]]",
-        b"[[0, 1, 1, true], [0, true, 1, true], [0, true, 1, true]]",
-        b"[[0, true, true, true], [0, true, 1, true], [0, true, 1, true]]",
-        b"[[0, true, 3, true], [0, true, 1, true], [0, true, 1, true]]",
+        b"[[1, true, 1, 1], [0, true, 1, 1], [0, true, 1, 1]]",
+        b"[[true, true, 1, 1], [0, true, 1, 1], [0, true, 1, 1]]",
+        b"[[0, 1, 1, 1], [0, true, 1, 1], [0, true, 1, 1]]",
+        b"[[0, true, true, 1], [0, true, 1, 1], [0, true, 1, 1]]",
+        b"[[0, true, 3, 1], [0, true, 1, 1], [0, true, 1, 1]]",
+        b"[[0, true, 1, true], [0, true, 1, 1], [0, true, 1, 1]]",
+        b"[[0, true, 1, 3], [0, true, 1, 1], [0, true, 1, 1]]",
         b'{"one": 1}',
         b"\xff\xfe",
         b"[" * 4000,
@@ -148,13 +150,19 @@ def test_a_sample_is_bounded() -> None:
 def test_a_distance_to_ask_ahead_is_bounded() -> None:
     for ahead in (-1, (1 << 20) + 1):
         with pytest.raises(ValueError, match="a distance to prefetch is out of range"):
-            WeightReading(ahead, keep=False, panels=1, unpack=False)
+            WeightReading(ahead, keep=False, panels=1, prepared=0)
 
 
 def test_panels_side_by_side_are_one_two_or_four() -> None:
     for panels in (-1, 3, 8):
         with pytest.raises(ValueError, match=f"panels side by side are 1, 2 or 4, .* not {panels}"):
-            WeightReading(0, keep=False, panels=panels, unpack=False)
+            WeightReading(0, keep=False, panels=panels, prepared=0)
+
+
+def test_what_is_prepared_is_nothing_codes_or_scales() -> None:
+    for prepared in (-1, 3):
+        with pytest.raises(ValueError, match=f"0 nothing, 1 codes or 2 scales, not {prepared}"):
+            WeightReading(0, keep=False, panels=0, prepared=prepared)
 
 
 @pytest.mark.parametrize("isa", available_levels())

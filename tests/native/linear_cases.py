@@ -39,13 +39,20 @@ def random_rows(rows: int, width: int, seed: int = 0) -> F32:
     return np.random.default_rng(seed).standard_normal((rows, width), dtype=np.float32)
 
 
-def block_weight(layout: tuple[int, int, str, bool, bool], outputs: int, inputs: int) -> Weight:
+def block_weight(
+    layout: tuple[int, int, str, bool, bool], outputs: int, inputs: int, strange: bool = False
+) -> Weight:
+    """strange: a few scales are 0, next to nothing or very large."""
     bits, group, scale_dtype, has_minimum, has_table = layout
     random = np.random.default_rng(outputs * 1000 + inputs)
     codes = random.integers(0, 1 << bits, (outputs, inputs), dtype=np.uint8)
     table = tuple(int(t) for t in random.integers(0, 256, 16)) if has_table else None
     offset = 0 if has_minimum else 8 if bits == 4 and not has_table else 128
     scales, minimums = random.standard_normal((2, outputs, inputs // group), dtype=np.float32) * 0.1
+    if strange:
+        few = np.array([0.0, -0.0, 6e-8, -6e4, *([1e-38, 3e30] if scale_dtype == "f32" else [])], np.float32)
+        at = random.integers(0, scales.size, 9)
+        scales.reshape(-1)[at] = np.resize(few, 9)
     if scale_dtype == "f16":
         scales, minimums = (a.astype(np.float16).astype(np.float32) for a in (scales, minimums))
     packed = _native.PackedWeight(
@@ -114,7 +121,8 @@ def product(
 def quantized(x: F32, isa: str, fine: bool = False) -> F32:
     """The activations that the integer kernels really multiply, [rows, width]."""
     blocks = _native.quantize(x, isa, fine).view(BLOCK)
-    values: F32 = blocks["codes"].reshape(*blocks.shape, 2, 16) * blocks["scales"][..., None]
+    with np.errstate(invalid="ignore"):  # what is not finite has codes 0 and an infinite scale
+        values: F32 = blocks["codes"].reshape(*blocks.shape, 2, 16) * blocks["scales"][..., None]
     return values.reshape(x.shape)
 
 

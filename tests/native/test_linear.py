@@ -8,6 +8,7 @@ import pytest
 from pelton import _native
 from pelton.errors import KernelUnsupportedError
 from pelton.quant import FORMATS
+from pelton.quant.format import F32
 
 from .linear_cases import (
     BLOCK,
@@ -162,6 +163,15 @@ def test_bias_is_added_to_the_product_and_the_sum_to_the_old_outputs(isa: str) -
 # Activations
 
 
+def steps(largest: F32) -> F32:
+    """Of 127 to `largest`, the fraction rounded up to three bits; what no step is small or large enough for
+    has the least one, or -infinity."""
+    bits = (largest * np.float32(1 / 127)).view(np.uint32)
+    found = ((bits + np.uint32(0xFFFFF)) & ~np.uint32(0xFFFFF)).view(np.float32)
+    found = np.where(largest < 2.0**-80, np.float32(2.0**-87), found)
+    return np.asarray(np.where(largest < 2.0**100, found, np.float32(-np.inf)))
+
+
 def test_quantized_activations_are_near_and_the_same_on_every_level() -> None:
     x = random_rows(7, 96) * np.float32(10.0) ** np.arange(-3, 4, dtype=np.float32)[:, None]
     x[0, :32] = 0.0
@@ -170,9 +180,9 @@ def test_quantized_activations_are_near_and_the_same_on_every_level() -> None:
     for isa in ISAS[1:]:
         np.testing.assert_array_equal(_native.quantize(x, isa), blocks.view(np.uint8))
     largest = np.abs(x.reshape(7, 3, 32)).max(axis=2)
-    kept = np.where(largest > 1e-30, largest, 0.0)
-    np.testing.assert_array_equal(blocks["scales"], np.repeat(kept[..., None] / 127, 2, 2).astype(np.float32))
-    assert np.all(np.abs(quantized(x, ISAS[0]) - x) <= np.repeat(kept, 32, axis=1) / 127 * 0.5001 + 1e-37)
+    np.testing.assert_array_equal(blocks["scales"], np.repeat(steps(largest)[..., None], 2, 2))
+    assert np.all(steps(largest) <= np.maximum(largest / 127 * 1.1251, 2.0**-87))
+    assert np.all(np.abs(quantized(x, ISAS[0]) - x) <= np.repeat(steps(largest), 32, axis=1) * 0.5001)
     sums = blocks["codes"].astype(np.int32).reshape(7, 3, 2, 16).sum(axis=3)
     np.testing.assert_array_equal(blocks["half_sums"], sums)
     totals = sums.sum(axis=2).astype(np.float32)
@@ -187,9 +197,9 @@ def test_fine_activations_have_a_scale_for_each_half() -> None:
     for isa in ISAS[1:]:
         np.testing.assert_array_equal(_native.quantize(x, isa, True), blocks.view(np.uint8))
     halves = np.abs(x.reshape(5, 2, 2, 16)).max(axis=3)
-    np.testing.assert_array_equal(blocks["scales"], (halves / 127).astype(np.float32))
+    np.testing.assert_array_equal(blocks["scales"], steps(halves))
     error = np.abs(quantized(x, ISAS[0], True) - x)[[0, 2, 3, 4]]
-    assert np.all(error <= np.repeat(halves.reshape(5, 4), 16, axis=1)[[0, 2, 3, 4]] / 127 * 0.5001)
+    assert np.all(error <= np.repeat(steps(halves).reshape(5, 4), 16, axis=1)[[0, 2, 3, 4]] * 0.5001)
 
 
 @pytest.mark.parametrize("fine", [False, True])
@@ -198,7 +208,7 @@ def test_blocks_that_are_rounded_together_are_those_that_are_rounded_alone(width
     """Ordinary blocks beside such as hold a NaN, an infinity, nothing or next to nothing."""
     x = random_rows(40, width, seed=width)
     strange = np.random.default_rng(width).integers(0, x.size, 60)
-    x.reshape(-1)[strange] = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30, -0.0], np.float32), 60)
+    x.reshape(-1)[strange] = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30, 2e30, -0.0], np.float32), 60)
     x[10:20, : width // 2] = 0.0
     x[20:25] *= np.float32(1e-33)
     rows = _native.quantize(x, ISAS[0], fine)

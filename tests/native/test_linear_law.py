@@ -39,12 +39,13 @@ def test_a_row_is_the_same_alone_in_any_batch_and_with_any_threads(isa: str) -> 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
 def test_every_way_of_reading_weights_gives_the_same_bits(isa: str, fine: bool) -> None:
-    """Few rows read one or four panels at once; many share unpacked codes, two slices and two chunks."""
-    plain = WeightReading(0, keep=False, panels=0, unpack=False)
+    """Few rows read one or four panels at once; many share unpacked codes or multiples of scales, in two
+    slices and two chunks."""
+    plain = WeightReading(0, keep=False, panels=0, prepared=0)
     others = [
-        WeightReading(4096, keep=True, panels=1, unpack=False),
-        WeightReading(0, keep=False, panels=4, unpack=False),
-        WeightReading(0, keep=True, panels=4, unpack=True),
+        WeightReading(4096, keep=True, panels=1, prepared=0),
+        WeightReading(0, keep=False, panels=4, prepared=2),
+        WeightReading(0, keep=True, panels=4, prepared=1),
     ]
     weights = [block_weight(layout, 83, 256) for layout in LAYOUTS]
     weights += [format_weight(FORMATS[name], 40, 1024) for name in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS")]
@@ -55,6 +56,26 @@ def test_every_way_of_reading_weights_gives_the_same_bits(isa: str, fine: bool) 
             for other in others:
                 found = product(weight.packed, x[:rows], isa, fine=fine, reading=other)
                 np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
+def test_multiples_of_scales_are_for_any_scales_and_rows(isa: str, fine: bool) -> None:
+    """Scales and rows that exponents cannot be added for: zeros, NaN, next to nothing, very large ones."""
+    for layout in LAYOUTS:
+        for strange in (False, True):
+            weight = block_weight(layout, 96, 288, strange)
+            x = random_rows(50, 288, seed=7)
+            x[3, 40], x[30, 7], x[31, 200], x[32, 100] = np.nan, np.inf, 3e35, 1e30
+            x[33:36], x[36, 32:96], x[37] = 0.0, 0.0, 1e-33
+            plain, ready = (
+                product(weight.packed, x, isa, fine=fine, reading=WeightReading(0, False, 0, prepared))
+                for prepared in (0, 2)
+            )
+            broken = np.isnan(plain)
+            assert np.all(broken[[3, 30, 31]])
+            np.testing.assert_array_equal(np.isnan(ready), broken)
+            np.testing.assert_array_equal(ready[~broken].view(np.uint32), plain[~broken].view(np.uint32))
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa not in ("generic", "avx2")])

@@ -59,14 +59,15 @@ class Case:
 
 
 def product_error(x: F64, weight: F64, number_format: str) -> F64:
-    """Of x @ weight.T: float32 sums; x rounded to bfloat16 or, in blocks, within 1/254 of their largest."""
+    """Of x @ weight.T: float32 sums; x rounded to bfloat16 or, in blocks, to steps of which
+    113 or more make their largest."""
     # Rounding errors of sums go with the root of their length; twice that, and a few for the scales.
     error = (2 * weight.shape[1] ** 0.5 + 8) * EPS * (np.abs(x) @ np.abs(weight).T)
     if number_format == "BF16":  # 8 bits of significand on the level avx512_bf16
         error += 2.0**-8 * np.abs(x) @ np.abs(weight).T
     if FORMATS[number_format].panel is not None:
         blocks = np.abs(x).reshape(len(x), -1, 32)
-        step = np.repeat(blocks.max(axis=2) / 127, 32, axis=1)
+        step = np.repeat(blocks.max(axis=2) / (127 / 1.125), 32, axis=1)
         error += 0.501 * step @ np.abs(weight).T
     return np.asarray(error)
 

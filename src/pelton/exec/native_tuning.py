@@ -2,11 +2,11 @@
 
 What is best hangs on the processor, on how long memory takes to answer and on who else uses it: how far ahead
 weights are asked for makes up to a tenth of the speed of a few rows; whether past the caches or through
-them, and how many panels side by side, half of it on some processors; whether many rows share
-codes that are unpacked once, a tenth. It changes only how bytes arrive, never a result. Choosing by
-measurement is how LoopTune finds loop schedules; the other things that could be chosen so, rows of a tile
-and rows of a cache block, were measured over all shapes of a small model and nowhere beat the fixed choice
-by more than 2 %.
+them, and how many panels side by side, half of it on some processors; whether many rows share codes that are
+unpacked once, or scales whose multiples are ready, a tenth. It changes only how bytes arrive, never a result.
+Choosing by measurement is how LoopTune finds loop schedules; the other things that could be chosen so, rows
+of a tile and rows of a cache block, were measured over all shapes of a small model and nowhere beat the fixed
+choice by more than 2 %.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Reading(NamedTuple):
     """One way of reading weights; see WeightReading in csrc/kernels/linear.h.
 
     ahead: bytes; 0 leaves it to the kernel. keep: of one row. panels: side by side, of up to 8 rows; 0 leaves
-    it to the kernel. unpack: of many.
+    it to the kernel. prepared: of many; see PREPARED.
     """
 
     ahead: int
     keep: bool
     panels: int
-    unpack: bool
+    prepared: int
 
     def native(self) -> WeightReading:
         return WeightReading(*self)
@@ -49,7 +49,7 @@ class Readings(NamedTuple):
 
 def _usual() -> Reading:
     usual = WeightReading.usual()
-    return Reading(usual.ahead, usual.keep, usual.panels, usual.unpack)
+    return Reading(usual.ahead, usual.keep, usual.panels, usual.prepared)
 
 
 USUAL = _usual()
@@ -57,7 +57,9 @@ USUAL = _usual()
 UNTUNED = Readings(USUAL, USUAL, USUAL)
 AHEAD = (0, 2048, 4096, 6144, 8192, 16384)
 PANELS = (0, 1, 2, 4)
-VERSION = 6
+PREPARED = (0, 1, 2)
+"""What the tiles of many rows share: nothing, unpacked codes, or multiples of scales."""
+VERSION = 7
 """Part of every remembered choice's name: what an older search chose is not read."""
 
 ONE, FEW, MANY = 1, 4, 96
@@ -125,7 +127,8 @@ def search(measure: Measure) -> Readings | None:
     one = one and _best(measure, ONE, _distances(one))
     few = one and _best(measure, FEW, [USUAL, *(USUAL._replace(panels=panels) for panels in (1, 2))])
     few = few and _best(measure, FEW, _distances(few))
-    many = few and _best(measure, MANY, [USUAL, USUAL._replace(unpack=not USUAL.unpack)])
+    others = [USUAL._replace(prepared=way) for way in PREPARED if way != USUAL.prepared]
+    many = few and _best(measure, MANY, [USUAL, *others])
     return Readings(one, few, many) if one and few and many else None
 
 
@@ -182,11 +185,11 @@ def _read(path: Path) -> Readings | None:
 def _reading_of(item: object) -> Reading | None:
     if not isinstance(item, list) or len(item) != len(Reading._fields):
         return None
-    ahead, keep, panels, unpack = item
-    numbers = type(ahead) is int and ahead in AHEAD and type(panels) is int and panels in PANELS
-    if not numbers or type(keep) is not bool or type(unpack) is not bool:
+    ahead, keep, panels, prepared = item
+    known = ((ahead, AHEAD), (panels, PANELS), (prepared, PREPARED))
+    if any(type(number) is not int or number not in among for number, among in known):
         return None
-    return Reading(ahead, keep, panels, unpack)
+    return Reading(ahead, keep, panels, prepared) if type(keep) is bool else None
 
 
 def _write(path: Path, readings: Readings) -> None:
