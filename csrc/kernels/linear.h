@@ -23,7 +23,7 @@ constexpr int kPanelOutputs = 16;
 constexpr int kBlockInputs = 32;
 constexpr int kSuperBlocks = 8;  // blocks that share super scales
 constexpr int kSuperBytes = 64;  // of the super scales and minimums of 16 outputs
-constexpr int kScaleBits = 3;    // of the fraction of an activation's scale: 4 halve what 3 lose
+constexpr int kScaleBits = 3;    // of the fraction of an activation's scale
 
 enum class WeightKind : uint8_t { kBlock, kF32, kF16, kBF16 };
 
