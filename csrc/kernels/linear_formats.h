@@ -78,6 +78,26 @@ struct BlockPlace {
     const SuperScales* super;
 };
 
+// Where block `index` of panels lies, whatever the format.
+template <class F, int kPanels>
+PELTON_INLINE BlockPlace place_of_block(const uint8_t* panel, int64_t panel_bytes, int64_t index,
+                                        SuperScales (&super)[kPanels]) {
+    if constexpr (F::kScales == Scales::kSuper) {
+        constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
+        const int64_t part = index % kSuperBlocks;
+        const uint8_t* head = panel + index / kSuperBlocks * (kHeadBytes + kSuperBlocks * F::kCodeBytes);
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
+            const auto* halves = reinterpret_cast<const uint16_t*>(head + p * panel_bytes);
+            super[p] = {load_f16(halves), load_f16(halves + kPanelOutputs)};
+        }
+        return {head + kHeadBytes + part * F::kCodeBytes, head + kSuperBytes + part * F::kAllSetsBytes,
+                super};
+    } else {
+        const uint8_t* block = panel + index * (F::kCodeBytes + F::kAllSetsBytes);
+        return {block, block + F::kCodeBytes, nullptr};
+    }
+}
+
 template <class F>
 struct BlockScales {
     f32x16 scales[F::kSets], minimums[F::kSets];

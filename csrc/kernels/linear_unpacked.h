@@ -47,20 +47,8 @@ template <class F>
 void unpack_panel(const uint8_t* panel, int64_t first, int64_t count, const BlockConstants<F>& c,
                   UnpackedPanel<Unpacked<F>>& to) {
     for (int64_t i = 0; i < count; ++i) {
-        if constexpr (F::kScales == Scales::kSuper) {
-            constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
-            const int64_t part = (first + i) % kSuperBlocks;
-            const uint8_t* head =
-                panel + (first + i) / kSuperBlocks * (kHeadBytes + kSuperBlocks * F::kCodeBytes);
-            const auto* halves = reinterpret_cast<const uint16_t*>(head);
-            const SuperScales super = {load_f16(halves), load_f16(halves + kPanelOutputs)};
-            unpack_block<F>({head + kHeadBytes + part * F::kCodeBytes,
-                             head + kSuperBytes + part * F::kAllSetsBytes, &super},
-                            c, to.blocks[i]);
-        } else {
-            const uint8_t* block = panel + (first + i) * (F::kCodeBytes + F::kAllSetsBytes);
-            unpack_block<F>({block, block + F::kCodeBytes, nullptr}, c, to.blocks[i]);
-        }
+        SuperScales super[1];
+        unpack_block<F>(place_of_block<F, 1>(panel, 0, first + i, super), c, to.blocks[i]);
     }
 }
 
