@@ -72,6 +72,13 @@ struct WeightReading {
     Prepared prepared = Prepared::kNothing;  // of many rows
 };
 
+// Memory that is read after a product: each tile of many rows asks for one of `runs`, `bytes` long, which lie
+// `shift` bytes on from where they point to.
+struct alignas(64) ReadAhead {
+    const uint8_t* const* runs = nullptr;
+    int64_t count = 0, bytes = 0, shift = 0, next = 0;
+};
+
 struct LinearCall {
     WeightView weight;
     const ActivationBlock* blocks;  // [rows, inputs / 32] for kBlock weights
@@ -85,6 +92,7 @@ struct LinearCall {
     WeightReading reading;
     bool stream = false;            // outputs go past the caches
     const uint8_t* then = nullptr;  // panels of the same size that are read after the call's, if known
+    ReadAhead* ahead = nullptr;     // of the thread that runs the call
 };
 
 // What one thread computes: a rectangle of panels by rows.

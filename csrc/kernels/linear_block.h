@@ -28,6 +28,9 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
     const int64_t ahead = (call.reading.ahead != 0 ? call.reading.ahead : kRows > 1 ? 8192 : 6144) / kPanels;
     const bool keep = call.reading.keep;
     const uint8_t* const end = block + panel_bytes;
+    TileAhead then;  // few rows leave memory no time for more than their weights
+    if constexpr (kRows > 2)
+        if (next.step != 0) then = TileAhead(call.ahead, num_blocks);
     if constexpr (F::kScales == Scales::kSuper) {
         constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
         for (int64_t i = 0; i < num_blocks; i += kSuperBlocks) {
@@ -45,6 +48,7 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
                                                                    keep);
                 else
                     next.prefetch<kPanels>(panel_bytes);
+                if constexpr (kRows > 2) then.prefetch();
                 block_step<F, kRows, kPanels>(place.codes, panel_bytes, x, num_blocks, constants, acc,
                                               [&] { return tile_scales<F, kPanels>(place, panel_bytes); });
                 place.codes += F::kCodeBytes;
@@ -60,6 +64,7 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
                 prefetch_panels<kRows, kPanels, kBytes>(block + ahead, end, panel_bytes, keep);
             else
                 next.prefetch<kPanels>(panel_bytes);
+            if constexpr (kRows > 2) then.prefetch();
             const BlockPlace place{block, block + F::kCodeBytes, nullptr};
             block_step<F, kRows, kPanels>(place.codes, panel_bytes, x, num_blocks, constants, acc,
                                           [&] { return tile_scales<F, kPanels>(place, panel_bytes); });

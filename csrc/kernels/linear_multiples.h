@@ -117,8 +117,11 @@ __attribute__((noinline)) void multiples_tile(const LinearCall& call, MultiplesS
     const ActivationBlock* x = call.blocks + row * num_blocks + place.first;
     TileSums<kRows, 2> acc;
     start_slice_sums<kRows, 2>(call, place, row, kept, acc);
+    TileAhead ahead;
+    if constexpr (!kWrites) ahead = TileAhead(call.ahead, place.count);
     for (int64_t i = 0; i < place.count; ++i) {
         next.prefetch<2>(panel_bytes);
+        if constexpr (!kWrites) ahead.prefetch();
         SuperScales super[2];
         const BlockPlace at = place_of_block<F, 2>(panel, panel_bytes, place.first + i, super);
         if constexpr (kWrites)

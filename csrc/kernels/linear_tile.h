@@ -135,6 +135,24 @@ struct NextPanels {
     }
 };
 
+// A tile's run of a ReadAhead, cut into as many parts as the tile has blocks.
+struct TileAhead {
+    const uint8_t* at = nullptr;
+    int64_t step = 0;
+
+    TileAhead() = default;
+    PELTON_INLINE TileAhead(ReadAhead* ahead, int64_t blocks) {
+        if (ahead == nullptr || ahead->next == ahead->count) return;
+        at = ahead->runs[ahead->next++] + ahead->shift;
+        step = (ahead->bytes / 64 + blocks - 1) / blocks * 64;
+    }
+    PELTON_INLINE void prefetch() {
+        const uint8_t* const end = at + step;
+        for (const uint8_t* line = at; line < end; line += 64) __builtin_prefetch(line, 0, 2);
+        at = end;
+    }
+};
+
 // Panels side by side in a tile, and the most rows. On AVX-512 12 sums, 12 dot products, 2 codes, a
 // broadcast, scale and minimum of 32 registers.
 #if defined(PELTON_ISA_avx512)

@@ -60,8 +60,10 @@ void slice_tile(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels]
     const ActivationBlock* x = call.blocks + row * num_blocks + place.first;
     TileSums<kRows, kPanels> acc;
     start_slice_sums<kRows, kPanels>(call, place, row, kept, acc);
+    TileAhead ahead(call.ahead, place.count);
     for (int64_t i = 0; i < place.count; ++i) {
         next.prefetch<kPanels>(call.weight.panel_bytes);
+        ahead.prefetch();
         const uint8_t* block = slice[0].blocks[i];
         const BlockPlace at{block, block + U::kCodeBytes, nullptr};
         constexpr int64_t kBytes = sizeof(UnpackedPanel<U>);

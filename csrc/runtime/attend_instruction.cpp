@@ -75,6 +75,7 @@ void AttendInstruction::run(const Frame& frame, int thread) const {
     work_->for_shared_units(thread, threads,
                             [&](const SharedUnit& unit) { run_shared_unit(frame, unit, thread); });
     run_units(frame, store_first, thread);
+    frame.ahead[thread] = next_ == nullptr ? ReadAhead{} : next_->ahead(thread, next_layer_);
     if (work_->split()) {
         frame.meet(thread);
         merge_rows(frame, thread);

@@ -27,6 +27,11 @@ class AttendInstruction : public Instruction {
     const char* name() const noexcept override { return "attend"; }
     bool meets_when_replicated() const noexcept override { return true; }
 
+    // The attention after this one, of `layer`.
+    void set_next(std::shared_ptr<const AttendWork> next, std::int64_t layer) noexcept {
+        next_ = std::move(next);
+        next_layer_ = layer;
+    }
     bool wants_mass() const noexcept { return spec_.wants_mass; }
     // After a run: the attention mass per span and slot, [spans, most blocks * 32].
     const std::vector<float>& mass() const noexcept { return mass_; }
@@ -55,6 +60,8 @@ class AttendInstruction : public Instruction {
     int q_, k_, v_, output_;
     AttendSpec spec_;
     std::shared_ptr<AttendWork> work_;
+    std::shared_ptr<const AttendWork> next_;  // null: there is none
+    std::int64_t next_layer_ = 0;
     mutable SharedItems units_;
     mutable std::vector<float> mass_;
 };

@@ -62,6 +62,7 @@ struct Frame {
     bool replicated = false;
     bool only_greatest = false;  // of each row of logits nobody wants more than its greatest entry
     bool share_prefixes = true;  // attention reads a prefix that spans share once: see shared_prefix.h
+    ReadAhead* ahead = nullptr;  // of thread i: what the attention after a product reads
     // Of traced runs: nanoseconds that thread i has waited inside instructions, at kWaitStride * i.
     std::int64_t* waits = nullptr;
     float *shared = nullptr, *local = nullptr;

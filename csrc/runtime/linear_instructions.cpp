@@ -60,7 +60,8 @@ void LinearInstruction::check(const ValueCheck& values) const {
 }
 
 void LinearInstruction::start(const Frame& frame) {
-    pieces_.cut(frame.rows(parts_.front().output), num_panels_, frame.pool->num_threads());
+    const std::int64_t rows = frame.rows(parts_.front().output);
+    pieces_.cut(rows, num_panels_, frame.pool->num_threads(), frame.readings.of(rows));
 }
 
 void LinearInstruction::run(const Frame& frame, int thread) const {
@@ -112,7 +113,8 @@ void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, con
                           input_.fine,
                           frame.readings.of(frame.rows(part.output)),
                           streams(frame.rows(part.output), width, residual),
-                          then};
+                          then,
+                          frame.ahead + thread};
     frame.kernels->linear.linear(call, range);
 }
 
@@ -144,6 +146,7 @@ void run_gated_piece(const GatedCall& call, const LinearRange& piece, std::int64
     alignas(64) float tiles[2][kPieceRows * kPieceColumns];  // 48 KB each
     LinearCall gate{call.gate->view(), call.blocks, call.inputs, call.gate->inputs(), nullptr, kPieceColumns,
                     nullptr,           false,       false,       call.reading};
+    gate.ahead = call.ahead;
     LinearCall up = gate;
     up.weight = call.up->view();
     if (gate.weight.panel_bytes == up.weight.panel_bytes) {
@@ -197,8 +200,8 @@ void GatedLinearInstruction::check(const ValueCheck& values) const {
 }
 
 void GatedLinearInstruction::start(const Frame& frame) {
-    pieces_.cut(frame.rows(output_ >= 0 ? output_ : quantized_), gate_->num_panels(),
-                frame.pool->num_threads());
+    const std::int64_t rows = frame.rows(output_ >= 0 ? output_ : quantized_);
+    pieces_.cut(rows, gate_->num_panels(), frame.pool->num_threads(), frame.readings.of(rows));
 }
 
 void GatedLinearInstruction::run(const Frame& frame, int thread) const {
@@ -213,7 +216,8 @@ void GatedLinearInstruction::run(const Frame& frame, int thread) const {
         output_ < 0 ? nullptr : frame.value(output_, thread),
         quantized_ < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
         activation_,
-        frame.readings.of(rows)};
+        frame.readings.of(rows),
+        frame.ahead + thread};
     if (rows < kLeastSharedRows)
         return run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
     pieces_.for_pieces(thread, [&](const LinearRange& piece, const LinearRange& next) {

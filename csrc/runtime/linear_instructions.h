@@ -64,6 +64,7 @@ struct GatedCall {
     ActivationBlock* quantized;
     Activation activation;
     WeightReading reading;
+    ReadAhead* ahead = nullptr;  // see LinearCall
 };
 void run_gated(const GatedCall& call, const LinearRange& range);
 // A thread's part of `rows` rows, cut at even panels so that blocks of 32 outputs stay whole.

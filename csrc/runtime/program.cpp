@@ -63,7 +63,8 @@ void Program::add_head(std::unique_ptr<ScreenedLinearInstruction> head) {
 
 void Program::add_attend(int q, int k, int v, int output, AttendSpec spec, const AttendShape& shape) {
     check_building();
-    last_kv_layer_ = std::max(last_kv_layer_, spec.kv_layer);
+    const std::int64_t layer = spec.kv_layer;
+    last_kv_layer_ = std::max(last_kv_layer_, layer);
     std::shared_ptr<AttendWork> work;
     for (const std::shared_ptr<AttendWork>& known : attend_works_)
         if (known->shape() == shape) work = known;
@@ -72,6 +73,8 @@ void Program::add_attend(int q, int k, int v, int output, AttendSpec spec, const
         attend_works_.push_back(work);
     }
     auto instruction = std::make_unique<AttendInstruction>(q, k, v, output, std::move(spec), work);
+    if (last_attend_ != nullptr) last_attend_->set_next(work, layer);
+    last_attend_ = instruction.get();
     if (instruction->wants_mass()) with_mass_.push_back(instruction.get());
     add(std::move(instruction));
 }
@@ -126,6 +129,8 @@ void Program::prepare_pass(std::shared_ptr<const void> arena) {
     for (const std::shared_ptr<RopeTable>& table : rope_tables_)
         table->cover(frame_.batch.positions(), frame_.batch.num_rows());
     for (const std::shared_ptr<AttendWork>& work : attend_works_) work->prepare(frame_);
+    ahead_.assign(static_cast<std::size_t>(pool_->num_threads()), {});
+    frame_.ahead = ahead_.data();
     for (const std::unique_ptr<Instruction>& instruction : instructions_) instruction->prepare(frame_);
     pass_ = pass;
 }

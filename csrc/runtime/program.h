@@ -155,6 +155,8 @@ class Program {
     std::vector<std::int64_t> steps_;  // of a run: where barriers cut its instructions, and the end
     std::vector<std::shared_ptr<AttendWork>> attend_works_;
     std::vector<const AttendInstruction*> with_mass_;  // in order of addition
+    AttendInstruction* last_attend_ = nullptr;         // that was added
+    std::vector<ReadAhead> ahead_;                     // of each thread
     const ScreenedLinearInstruction* head_ = nullptr;
     std::vector<std::shared_ptr<RopeTable>> rope_tables_;
     std::vector<Slot> slots_;

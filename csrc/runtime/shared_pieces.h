@@ -15,16 +15,23 @@ constexpr std::int64_t kPiecesEach = 8;
 // Fewer rows are bound by memory, which likes long streams.
 constexpr std::int64_t kLeastSharedRows = 16;
 
+// Rows that are enough for a thread to keep to itself, as far as it can: what it rounds and normalizes then
+// lies in its own caches. The other core may be far away: rounding 48 rows takes 14 instead of 3.5 us where a
+// round trip between the two takes 330 ns and not 54. Unpacked codes, which all tiles of a piece share, want
+// more rows.
+constexpr std::int64_t kLeastOwnRows = 24, kLeastOwnRowsUnpacked = 48, kTileMultiple = 6;
+
 class SharedPieces {
   public:
     // All of a product, untaken. One thread, before any other takes a piece.
-    void cut(std::int64_t rows, std::int64_t panels, int threads) {
+    void cut(std::int64_t rows, std::int64_t panels, int threads, const WeightReading& reading) {
         rows_ = rows;
         panels_ = panels;
+        height_ = piece_height(rows, threads, reading);
         std::int64_t count = 0;
         for (width_ = kPiecePanels;; width_ /= 2) {
             across_ = (panels + width_ - 1) / width_;
-            count = across_ * ((rows + kPieceRows - 1) / kPieceRows);
+            count = across_ * ((rows + height_ - 1) / height_);
             if (width_ == 2 || count >= kPiecesEach * threads) break;
         }
         items_.cut(count, threads);
@@ -38,13 +45,23 @@ class SharedPieces {
     }
 
   private:
+    // Of no more rows than the threads can keep to themselves in a piece each: as many pieces down as
+    // threads.
+    static std::int64_t piece_height(std::int64_t rows, std::int64_t threads, const WeightReading& reading) {
+        const std::int64_t each = (rows + threads - 1) / threads;
+        const std::int64_t least =
+            reading.prepared == Prepared::kCodes ? kLeastOwnRowsUnpacked : kLeastOwnRows;
+        if (each < least || each > kPieceRows) return kPieceRows;
+        return (each + kTileMultiple - 1) / kTileMultiple * kTileMultiple;
+    }
+
     LinearRange piece(std::int64_t index) const noexcept {
-        const std::int64_t row = index / across_ * kPieceRows, panel = index % across_ * width_;
-        return {panel, std::min(panel + width_, panels_), row, std::min(row + kPieceRows, rows_)};
+        const std::int64_t row = index / across_ * height_, panel = index % across_ * width_;
+        return {panel, std::min(panel + width_, panels_), row, std::min(row + height_, rows_)};
     }
 
     SharedItems items_;
-    std::int64_t rows_ = 0, panels_ = 0, width_ = kPiecePanels, across_ = 1;
+    std::int64_t rows_ = 0, panels_ = 0, height_ = kPieceRows, width_ = kPiecePanels, across_ = 1;
 };
 
 }  // namespace pelton
