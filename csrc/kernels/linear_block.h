@@ -11,7 +11,7 @@
 namespace pelton::PELTON_ISA {
 
 template <class F, int kRows, int kPanels>
-void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels next) {
+void block_tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next) {
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const uint8_t* block = call.weight.data + panel * panel_bytes;
     const ActivationBlock* x = call.blocks + row * num_blocks;
@@ -28,9 +28,9 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
     const int64_t ahead = (call.reading.ahead != 0 ? call.reading.ahead : kRows > 1 ? 8192 : 6144) / kPanels;
     const bool keep = call.reading.keep;
     const uint8_t* const end = block + panel_bytes;
-    TileAhead then;  // few rows leave memory no time for more than their weights
+    Upcoming run;  // few rows leave memory no time for more than their weights
     if constexpr (kRows > 2)
-        if (next.step != 0) then = TileAhead(call.ahead, num_blocks);
+        if (next.step != 0) run = run_of_tile(call.ahead, num_blocks);
     if constexpr (F::kScales == Scales::kSuper) {
         constexpr int kHeadBytes = kSuperBytes + kSuperBlocks * F::kAllSetsBytes;
         for (int64_t i = 0; i < num_blocks; i += kSuperBlocks) {
@@ -48,7 +48,7 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
                                                                    keep);
                 else
                     next.prefetch<kPanels>(panel_bytes);
-                if constexpr (kRows > 2) then.prefetch();
+                if constexpr (kRows > 2) run.prefetch();
                 block_step<F, kRows, kPanels>(place.codes, panel_bytes, x, num_blocks, constants, acc,
                                               [&] { return tile_scales<F, kPanels>(place, panel_bytes); });
                 place.codes += F::kCodeBytes;
@@ -64,7 +64,7 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, NextPanels n
                 prefetch_panels<kRows, kPanels, kBytes>(block + ahead, end, panel_bytes, keep);
             else
                 next.prefetch<kPanels>(panel_bytes);
-            if constexpr (kRows > 2) then.prefetch();
+            if constexpr (kRows > 2) run.prefetch();
             const BlockPlace place{block, block + F::kCodeBytes, nullptr};
             block_step<F, kRows, kPanels>(place.codes, panel_bytes, x, num_blocks, constants, acc,
                                           [&] { return tile_scales<F, kPanels>(place, panel_bytes); });
@@ -88,7 +88,7 @@ PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, const uint
         if (call.reading.prepared == Prepared::kScales && tiles >= kMultiplesTiles &&
             ordinary_scales<F, kPanels>(call, panel))
             return multiples_panels<F>(call, panel, then, row, end);
-    NextPanels next{then, tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
+    Upcoming next{then, tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
     while (row < end) {
         const int64_t rows = next_tile(end - row);
         with_tile_rows(rows, [&]<int kRows>() { block_tile<F, kRows, kPanels>(call, panel, row, next); });

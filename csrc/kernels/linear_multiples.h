@@ -110,18 +110,17 @@ using MultiplesSlice = BlockMultiples<F>[kMultiplesBlocks][2];
 template <class F, int kRows, bool kWrites>
 __attribute__((noinline)) void multiples_tile(const LinearCall& call, MultiplesSlice<F>& slice,
                                               const SlicePlace& place, const BlockConstants<F>& c,
-                                              int64_t row, float (*kept)[2][kPanelOutputs],
-                                              NextPanels& next) {
+                                              int64_t row, float (*kept)[2][kPanelOutputs], Upcoming& next) {
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const uint8_t* panel = call.weight.data + place.panel * panel_bytes;
     const ActivationBlock* x = call.blocks + row * num_blocks + place.first;
     TileSums<kRows, 2> acc;
     start_slice_sums<kRows, 2>(call, place, row, kept, acc);
-    TileAhead ahead;
-    if constexpr (!kWrites) ahead = TileAhead(call.ahead, place.count);
+    Upcoming run;
+    if constexpr (!kWrites) run = run_of_tile(call.ahead, place.count);
     for (int64_t i = 0; i < place.count; ++i) {
         next.prefetch<2>(panel_bytes);
-        if constexpr (!kWrites) ahead.prefetch();
+        if constexpr (!kWrites) run.prefetch();
         SuperScales super[2];
         const BlockPlace at = place_of_block<F, 2>(panel, panel_bytes, place.first + i, super);
         if constexpr (kWrites)
@@ -145,7 +144,7 @@ void multiples_panels(const LinearCall& call, int64_t panel, const uint8_t* then
     float kept[kChunkRows][2][kPanelOutputs];
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const int64_t steps = (end - row + kTileRows - 1) / kTileRows * num_blocks;
-    NextPanels next{then, (panel_bytes + steps - 1) / steps};
+    Upcoming next{then, (panel_bytes + steps - 1) / steps};
     const BlockConstants<F> constants = block_constants<F>(call.weight.layout);
     const int64_t slices = (num_blocks + kMultiplesBlocks - 1) / kMultiplesBlocks;
     const int64_t blocks = (num_blocks + slices - 1) / slices;  // of each, of the last perhaps fewer

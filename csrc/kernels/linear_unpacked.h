@@ -55,15 +55,15 @@ void unpack_panel(const uint8_t* panel, int64_t first, int64_t count, const Bloc
 template <class U, int kRows, int kPanels>
 void slice_tile(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels], const SlicePlace& place,
                 const BlockConstants<U>& c, int64_t row, float (*kept)[kPanels][kPanelOutputs],
-                NextPanels& next) {
+                Upcoming& next) {
     const int64_t num_blocks = call.weight.inputs / kBlockInputs;
     const ActivationBlock* x = call.blocks + row * num_blocks + place.first;
     TileSums<kRows, kPanels> acc;
     start_slice_sums<kRows, kPanels>(call, place, row, kept, acc);
-    TileAhead ahead(call.ahead, place.count);
+    Upcoming run = run_of_tile(call.ahead, place.count);
     for (int64_t i = 0; i < place.count; ++i) {
         next.prefetch<kPanels>(call.weight.panel_bytes);
-        ahead.prefetch();
+        run.prefetch();
         const uint8_t* block = slice[0].blocks[i];
         const BlockPlace at{block, block + U::kCodeBytes, nullptr};
         constexpr int64_t kBytes = sizeof(UnpackedPanel<U>);
@@ -76,7 +76,7 @@ void slice_tile(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels]
 template <class U, int kPanels>
 PELTON_INLINE void slice_rows(const LinearCall& call, const UnpackedPanel<U> (&slice)[kPanels],
                               const SlicePlace& place, const BlockConstants<U>& c, int64_t row, int64_t end,
-                              float (*kept)[kPanels][kPanelOutputs], NextPanels& next) {
+                              float (*kept)[kPanels][kPanelOutputs], Upcoming& next) {
     for (int64_t rows; row < end; row += rows, kept += rows) {
         rows = next_tile(end - row);
         with_tile_rows(rows, [&]<int kRows>() {
@@ -93,7 +93,7 @@ void unpacked_panel(const LinearCall& call, int64_t panel, const uint8_t* then, 
     float kept[kChunkRows][kPanels][kPanelOutputs];
     const int64_t num_blocks = call.weight.inputs / kBlockInputs, panel_bytes = call.weight.panel_bytes;
     const int64_t steps = (end - row + kTileRows - 1) / kTileRows * num_blocks;
-    NextPanels next{then, (panel_bytes + steps - 1) / steps};
+    Upcoming next{then, (panel_bytes + steps - 1) / steps};
     const BlockConstants<F> packed = block_constants<F>(call.weight.layout);
     const BlockConstants<U> constants = block_constants<U>(call.weight.layout);
     const int64_t slices = (num_blocks + kSliceBlocks - 1) / kSliceBlocks;

@@ -125,29 +125,30 @@ void AttendWork::prepare(const Frame& frame) {
     list_runs(frame);
 }
 
-// Threads that take turns begin at the two ends of a stretch, as SharedItems has it.
+// A thread's share of the tiles by what they cost, from the end at which SharedItems has it begin.
 void AttendWork::list_runs(const Frame& frame) {
     const int threads = frame.pool->num_threads();
-    ahead_.resize(static_cast<std::size_t>(threads));
+    ahead_.assign(static_cast<std::size_t>(threads), {});
     layer_bytes_ = frame.kv.heads * head_block_bytes(frame.kv.format, frame.kv.head_dim);
-    const std::int64_t parts = (layer_bytes_ + kRunBytes - 1) / kRunBytes;
-    run_bytes_ = (layer_bytes_ / parts + 63) / 64 * 64;
+    run_bytes_ = (layer_bytes_ / runs_per_block() + 63) / 64 * 64;
+    const std::int64_t blocks_each = total_cost_ / (units_per_tile() * threads);
+    if (!takes_turns(threads) || !frame.batch.single_rows() || 2 * blocks_each * layer_bytes_ > kMostAhead)
+        return;
     for (int thread = 0; thread < threads; ++thread) {
         std::vector<const std::uint8_t*>& runs = ahead_[static_cast<std::size_t>(thread)];
-        runs.clear();
-        if (!takes_turns(threads) || !frame.batch.single_rows()) continue;
         const RowRange own = share_of(total_cost_, thread, threads);
-        for (const AttendTile& tile : tiles_) {
-            if (tile.cost_before < own.begin || tile.cost_before >= own.end) continue;
-            for (std::int64_t b = tile.chunk_begin * kChunkBlocks; b < tile.block_end; ++b) {
-                const std::int64_t place = frame.kv.offset(frame.batch.block(tile.span, b), 0, 0);
-                for (const std::uint8_t* from : {frame.kv.keys + place, frame.kv.values + place})
-                    for (std::int64_t part = 0; part < parts; ++part)
-                        runs.push_back(from + part * run_bytes_);
-            }
-        }
-        if (static_cast<std::int64_t>(runs.size()) * run_bytes_ > kMostAhead) runs.clear();
+        for (const AttendTile& tile : tiles_)
+            if (tile.cost_before >= own.begin && tile.cost_before < own.end) list_tile(frame, tile, runs);
         if (thread % 2 == 1) std::reverse(runs.begin(), runs.end());
+    }
+}
+
+void AttendWork::list_tile(const Frame& frame, const AttendTile& tile,
+                           std::vector<const std::uint8_t*>& runs) const {
+    for (std::int64_t b = tile.chunk_begin * kChunkBlocks; b < tile.block_end; ++b) {
+        const std::int64_t place = frame.kv.offset(frame.batch.block(tile.span, b), 0, 0);
+        for (const std::uint8_t* from : {frame.kv.keys + place, frame.kv.values + place})
+            for (std::int64_t run = 0; run < runs_per_block(); ++run) runs.push_back(from + run * run_bytes_);
     }
 }
 

@@ -123,6 +123,8 @@ class AttendWork {
     void share_out(const Frame& frame);
     void allocate_scratch(const Frame& frame);
     void list_runs(const Frame& frame);
+    void list_tile(const Frame& frame, const AttendTile& tile, std::vector<const std::uint8_t*>& runs) const;
+    std::int64_t runs_per_block() const noexcept { return (layer_bytes_ + kRunBytes - 1) / kRunBytes; }
     AttendUnit whole_unit(const AttendTile& tile, std::int64_t unit) const noexcept;
 
     AttendShape shape_;

@@ -45,6 +45,23 @@ def test_the_real_model(isa: str, real_model: LoadedModel) -> None:
     check_row_independence(make, length=530 if long else 40, batches=(2, 9, 32) if long else (3,))
 
 
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_step_of_many_sequences(isa: str, threads: int) -> None:
+    """Each thread has enough rows to keep, and products ask for what the next attention reads."""
+    weights = tiny_weights(weight_format="Q4_1")
+    bench = Bench(NativeExecutor(tiny_plan(weights), weights, threads=threads, isa=isa))
+    texts = [random_tokens(2 + 7 * i % 66, i, bench.vocab) for i in range(80)]
+    alone = [bench.alone(text)[-1] for text in texts]
+    walks = [bench.walk(text) for text in texts]
+    bench.run([walk.span(len(walk.tokens) - 1) for walk in walks])
+    for walk in walks:
+        walk.computed = len(walk.tokens) - 1
+    together = bench.run([walk.span(1) for walk in walks])
+    np.testing.assert_array_equal(np.concatenate(together), np.stack(alone))
+    bench.executor.close()
+
+
 def test_fork_and_roll_back(real_model: LoadedModel) -> None:
     bench = Bench(NativeExecutor(real_model.plan, real_model.weights, threads=2))
     tokens = random_tokens(75, 4, bench.vocab)
