@@ -114,10 +114,10 @@ void bind_building(nb::class_<Program>& program) {
             "x"_a, "y"_a, "spec"_a)
         .def(
             "quantize",
-            [](Program& p, int x, int y, bool fine) {
-                p.add(std::make_unique<QuantizeInstruction>(x, y, fine));
+            [](Program& p, int x, int y, bool fine, int segment) {
+                p.add(std::make_unique<QuantizeInstruction>(x, y, fine, segment));
             },
-            "x"_a, "y"_a, "fine"_a)
+            "x"_a, "y"_a, "fine"_a, "segment"_a = 0)
         .def(
             "select", [](Program& p, int x, int y) { p.add(std::make_unique<SelectInstruction>(x, y)); },
             "x"_a, "y"_a)
@@ -147,12 +147,13 @@ void bind_building(nb::class_<Program>& program) {
         .def(
             "gated_linear",
             [](Program& p, int x, int blocks, std::shared_ptr<PackedWeight> gate,
-               std::shared_ptr<PackedWeight> up, const std::string& activation, int y, int quantized) {
+               std::shared_ptr<PackedWeight> up, const std::string& activation, int y, int quantized,
+               int segment) {
                 p.add(std::make_unique<GatedLinearInstruction>(LinearInput{x, blocks}, std::move(gate),
                                                                std::move(up), activation_of(activation), y,
-                                                               quantized));
+                                                               quantized, segment));
             },
-            "x"_a, "blocks"_a, "gate"_a, "up"_a, "activation"_a, "y"_a, "quantized"_a)
+            "x"_a, "blocks"_a, "gate"_a, "up"_a, "activation"_a, "y"_a, "quantized"_a, "segment"_a = 0)
         .def("experts", &add_experts, "x"_a, "blocks"_a, "routed"_a, "y"_a, "gate"_a, "up"_a, "down"_a,
              "buffers"_a, "activation"_a, "top_k"_a)
         .def("attend", &add_attend, "q"_a, "k"_a, "v"_a, "y"_a, "kv_layer"_a, "heads"_a, "kv_heads"_a,

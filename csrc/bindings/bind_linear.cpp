@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -15,6 +16,7 @@
 #include "core/packed_weight.h"
 #include "core/partition.h"
 #include "core/standard_floats.h"
+#include "core/weight_pairs.h"
 #include "runtime/frame.h"
 
 namespace pelton::bindings {
@@ -118,6 +120,47 @@ Array<std::uint8_t, 2> quantize(Array<const float, 2> x, const std::string& isa,
     return result;
 }
 
+// pairs as bytes [rows, pairs * 88]
+Array<std::uint8_t, 2> quantize_pairs(Array<const float, 2> x, int segment, const std::string& isa,
+                                      bool fine) {
+    require(segment >= 1 && segment <= kMostSegmentPairs, "a segment has 1 to 9 pairs");
+    require(x.shape(1) > 0 && x.shape(1) % kBlockInputs == 0, "activations are quantized in blocks of 32");
+    const StandardFloats floats;
+    const Width width = width_of(x.shape(1));
+    const std::size_t row_bytes = static_cast<std::size_t>(pairs_of(width)) * sizeof(ActivationPair);
+    auto* bytes = new std::uint8_t[x.shape(0) * row_bytes];
+    Array<std::uint8_t, 2> result = owned_array<std::uint8_t, 2>(bytes, {x.shape(0), row_bytes});
+    kernels_for(isa).linear.quantize_pairs(x.data(), width, width, fine, segment,
+                                           reinterpret_cast<ActivationPair*>(bytes), width_of(x.shape(0)));
+    return result;
+}
+
+// Rounded rows, in the form a weight wants.
+struct Rounded {
+    std::unique_ptr<ActivationBlock[]> blocks;
+    std::unique_ptr<ActivationPair[]> pairs;
+    Width row_blocks = 0, row_pairs = 0;
+    int segment;
+
+    Rounded(const PackedWeight& weight, Width rows) : segment(weight.layout().segment) {
+        if (weight.layout().kind == WeightKind::kBlock) row_blocks = weight.inputs() / kBlockInputs;
+        if (weight.layout().kind == WeightKind::kPairs) row_pairs = pairs_of(weight.inputs());
+        blocks = std::make_unique<ActivationBlock[]>(static_cast<std::size_t>(rows * row_blocks));
+        pairs = std::make_unique<ActivationPair[]>(static_cast<std::size_t>(rows * row_pairs));
+    }
+    // A thread's share of rows.
+    void round(const KernelTable& kernels, const float* x, Width width, Width rows, bool fine, Width thread,
+               Width threads) {
+        const Width begin = rows * thread / threads, end = rows * (thread + 1) / threads;
+        if (row_blocks > 0)
+            kernels.linear.quantize(x, width, width, fine, blocks.get(), begin * row_blocks,
+                                    end * row_blocks);
+        if (row_pairs > 0)
+            kernels.linear.quantize_pairs(x + begin * width, width, width, fine, segment,
+                                          pairs.get() + begin * row_pairs, end - begin);
+    }
+};
+
 // y = x w^T (+ bias) (+ y); quantizes x first when the weight is block-quantized.
 void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
             const std::optional<Array<const float, 1>>& bias, bool add_to_outputs, ThreadPool& pool,
@@ -129,22 +172,23 @@ void linear(const PackedWeight& weight, Array<const float, 2> x, Rows<float> y,
             "y must be [rows, outputs] with its last axis contiguous");
     require(!bias || width_of(bias->shape(0)) == weight.outputs(), "bias must be [outputs]");
     const KernelTable& kernels = kernels_for(isa);
-    const bool quantized = weight.layout().kind == WeightKind::kBlock;
-    const Width row_blocks = quantized ? inputs / kBlockInputs : 0;
-    const auto blocks = std::make_unique<ActivationBlock[]>(static_cast<std::size_t>(rows * row_blocks));
-    const LinearCall call{
-        weight.view(),  blocks.get(), x.data(), inputs, y.data(), y.stride(0), bias ? bias->data() : nullptr,
-        add_to_outputs, fine,         reading};
+    Rounded rounded(weight, rows);
+    LinearCall call{weight.view(), rounded.blocks.get(),          x.data(),       inputs, y.data(),
+                    y.stride(0),   bias ? bias->data() : nullptr, add_to_outputs, fine,   reading};
+    call.pairs = rounded.pairs.get();
     nb::gil_scoped_release release;
     pool.run([&](int thread_id) {
-        const Width threads = pool.num_threads(), total = rows * row_blocks;
-        if (quantized) {
-            kernels.linear.quantize(call.inputs, call.input_stride, inputs, fine, blocks.get(),
-                                    total * thread_id / threads, total * (thread_id + 1) / threads);
-            pool.barrier();
-        }
+        rounded.round(kernels, call.inputs, inputs, rows, fine, thread_id, pool.num_threads());
+        pool.barrier();
         kernels.linear.linear(call, linear_share(weight.num_panels(), rows, thread_id, pool.num_threads()));
     });
+}
+
+// What weights that can share rounded rows have in common: inputs, and the segment or else the kind.
+std::pair<Width, int> form_of(const PackedWeight& weight) {
+    const WeightLayout& layout = weight.layout();
+    return {weight.inputs(),
+            layout.kind == WeightKind::kPairs ? layout.segment : -1 - static_cast<int>(layout.kind)};
 }
 
 // Seconds of one pass over weights as a decode step of `rows` rows makes it: products one after another, a
@@ -159,18 +203,23 @@ double stream_seconds(const std::vector<std::shared_ptr<PackedWeight>>& weights,
         outputs = std::max(outputs, weight->outputs());
     }
     const std::vector<float> x(static_cast<std::size_t>(rows * inputs));
-    std::vector<ActivationBlock> blocks(static_cast<std::size_t>(rows * (inputs / kBlockInputs)));
     std::vector<float> y(static_cast<std::size_t>(rows * outputs));
     const KernelTable& kernels = kernels_for(isa);
-    const Width width = inputs / kBlockInputs * kBlockInputs;
-    if (width > 0)
-        kernels.linear.quantize(x.data(), inputs, width, false, blocks.data(), 0, std::ssize(blocks));
+    std::map<std::pair<Width, int>, Rounded> rounded;
+    for (const auto& weight : weights) {
+        const auto [place, is_new] = rounded.try_emplace(form_of(*weight), *weight, rows);
+        if (is_new) place->second.round(kernels, x.data(), weight->inputs(), rows, false, 0, 1);
+    }
     const std::int64_t start = nanoseconds();
     pool.run([&](int thread_id) {
         for (const auto& weight : weights) {
-            const LinearCall call{
-                weight->view(), blocks.data(), x.data(), weight->inputs(), y.data(), weight->outputs(),
-                nullptr,        false,         false,    reading};
+            const Rounded& own = rounded.at(form_of(*weight));
+            LinearCall call{weight->view(), own.blocks.get(),
+                            x.data(),       weight->inputs(),
+                            y.data(),       weight->outputs(),
+                            nullptr,        false,
+                            false,          reading};
+            call.pairs = own.pairs.get();
             kernels.linear.linear(call,
                                   linear_share(weight->num_panels(), rows, thread_id, pool.num_threads()));
             pool.barrier();
@@ -219,6 +268,13 @@ void bind_weight(nb::module_& m) {
              "minimums"_a.noconvert().none(), "pool"_a)
         .def("pack_floats", &pack_floats, "first_row"_a, "rows"_a.noconvert(), "pool"_a)
         .def("pack_gguf", &pack_gguf, "first_row"_a, "format"_a, "rows"_a.noconvert(), "pool"_a)
+        .def(
+            "in_pairs",
+            [](const PackedWeight& weight, int segment, ThreadPool& pool, WeightMemory* memory) {
+                return std::make_shared<PackedWeight>(weight, segment, memory, pool);
+            },
+            "segment"_a, "pool"_a, "memory"_a = nb::none(), nb::call_guard<nb::gil_scoped_release>())
+        .def_prop_ro("has_pairs", [](const PackedWeight& weight) { return has_pairs(weight.layout()); })
         .def("unpack_rows", &unpack_rows, "rows"_a.noconvert());
     m.def("reads_gguf", &reads_gguf, "format"_a);
 }
@@ -268,6 +324,9 @@ void bind_linear(nb::module_& m) {
     bind_weight(m);
     bind_screen(m);
     m.attr("ACTIVATION_BLOCK_BYTES") = sizeof(ActivationBlock);
+    m.attr("ACTIVATION_PAIR_BYTES") = sizeof(ActivationPair);
+    m.attr("MOST_SEGMENT_PAIRS") = kMostSegmentPairs;
+    m.def("quantize_pairs", &quantize_pairs, "x"_a.noconvert(), "segment"_a, "isa"_a = "", "fine"_a = false);
     m.def("quantize", &quantize, "x"_a.noconvert(), "isa"_a = "", "fine"_a = false);
     m.def("linear", &linear, "weight"_a, "x"_a.noconvert(), "y"_a.noconvert(), "bias"_a.noconvert().none(),
           "add_to_outputs"_a, "pool"_a, "isa"_a = "", "fine"_a = false, "reading"_a = usual_reading());

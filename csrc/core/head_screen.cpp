@@ -89,6 +89,7 @@ void HeadScreen::Norms::cover(const Norms& other) {
 
 HeadScreen::HeadScreen(std::shared_ptr<const PackedWeight> head) : head_(std::move(head)) {
     require(head_ != nullptr, "a screen has a head");
+    require(head_->layout().kind != WeightKind::kPairs, "a screened head is not in pairs");
     require(head_->inputs() % kBlockInputs == 0, "a screened head has a multiple of 32 inputs");
 }
 

@@ -6,6 +6,7 @@
 #include "core/errors.h"
 #include "core/gguf_blocks.h"
 #include "core/panel_block.h"
+#include "core/weight_pairs.h"
 
 namespace pelton {
 
@@ -22,6 +23,8 @@ std::int64_t raw_panel_bytes(const WeightLayout& layout, std::int64_t inputs) {
             return inputs * kPanelOutputs * 2;
         case WeightKind::kBF16:
             return (inputs + 1) / 2 * kPanelOutputs * 4;
+        case WeightKind::kPairs:
+            return pairs_panel_bytes(inputs);
     }
     return 0;
 }
@@ -75,6 +78,12 @@ PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const Weig
     require(outputs > 0 && inputs > 0, "a weight has at least one output and one input");
     require(!blocks || inputs % kBlockInputs == 0, "block weights need a multiple of 32 inputs");
     require(!blocks || inputs % block_inputs(layout) == 0, "super scales need a multiple of 256 inputs");
+    require(layout.kind != WeightKind::kPairs, "pairs are made of a weight in blocks");
+    take_memory(outputs, inputs, layout, memory);
+}
+
+void PackedWeight::take_memory(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout,
+                               WeightMemory* memory) {
     constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / 1024;
     require(outputs <= kMost && inputs <= kMost / (outputs + kPanelOutputs),
             "the weight is too large to address");
@@ -82,7 +91,20 @@ PackedWeight::PackedWeight(std::int64_t outputs, std::int64_t inputs, const Weig
     const std::int64_t num_panels = (outputs + kPanelOutputs - 1) / kPanelOutputs;
     num_bytes_ = static_cast<std::size_t>(panel_bytes * num_panels);
     memory_ = memory != nullptr ? memory->take(num_bytes_) : memory_alone(num_bytes_);
+    const bool blocks = layout.kind == WeightKind::kBlock;
     view_ = {memory_.get(), outputs, inputs, panel_bytes, blocks ? panel_block_bytes(layout) : 0, layout};
+}
+
+PackedWeight::PackedWeight(const PackedWeight& plain, int segment, WeightMemory* memory, ThreadPool& pool) {
+    require(segment >= 1 && segment <= kMostSegmentPairs, "a segment has 1 to 9 pairs");
+    require(has_pairs(plain.layout()), "pairs are made of 4 bits in groups of 32 with float16 minimums");
+    take_memory(plain.outputs(), plain.inputs(), pairs_layout(segment), memory);
+    pool.run([&](int thread_id) {
+        const std::int64_t threads = pool.num_threads();
+        for (std::int64_t panel = num_panels() * thread_id / threads;
+             panel < num_panels() * (thread_id + 1) / threads; ++panel)
+            pack_pairs(plain.view(), panel, segment, memory_.get() + panel * view_.panel_bytes);
+    });
 }
 
 template <typename Work>
@@ -165,8 +187,10 @@ void PackedWeight::pack_gguf(std::int64_t first_row, std::int64_t num_rows, cons
 void PackedWeight::unpack_row(std::int64_t row, float* values) const {
     require(row >= 0 && row < outputs(), "the row lies outside the weight");
     const WeightLayout& layout = view_.layout;
-    if (layout.kind != WeightKind::kBlock) return unpack_float_row(row, values);
     const std::uint8_t* panel = view_.data + row / kPanelOutputs * view_.panel_bytes;
+    if (layout.kind == WeightKind::kPairs)
+        return unpack_pairs(panel, static_cast<int>(row % kPanelOutputs), inputs(), values);
+    if (layout.kind != WeightKind::kBlock) return unpack_float_row(row, values);
     BlockValues part;
     for (std::int64_t i = 0; i < inputs() / kBlockInputs; ++i) {
         get_block(block_place(panel, i, layout), static_cast<int>(row % kPanelOutputs), layout, part);

@@ -23,6 +23,10 @@ class PackedWeight {
     PackedWeight(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout,
                  WeightMemory* memory = nullptr);
 
+    // The same weight in pairs of blocks, from one that has_pairs(), with `segment` of them to a unit of
+    // activations: see weight_pairs.h. Throws Error.
+    PackedWeight(const PackedWeight& plain, int segment, WeightMemory* memory, ThreadPool& pool);
+
     std::int64_t outputs() const noexcept { return view_.outputs; }
     std::int64_t inputs() const noexcept { return view_.inputs; }
     std::int64_t num_panels() const noexcept { return (view_.outputs + kPanelOutputs - 1) / kPanelOutputs; }
@@ -57,6 +61,8 @@ class PackedWeight {
     template <typename Work>
     void for_panels(std::int64_t first_row, std::int64_t num_rows, ThreadPool& pool, const Work& work);
     void unpack_float_row(std::int64_t row, float* values) const;
+    void take_memory(std::int64_t outputs, std::int64_t inputs, const WeightLayout& layout,
+                     WeightMemory* memory);
 
     std::shared_ptr<std::uint8_t> memory_;
     std::size_t num_bytes_ = 0;

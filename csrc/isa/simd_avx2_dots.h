@@ -22,6 +22,11 @@ PELTON_INLINE u8x64 high_nibbles(u8x64 x) {
     return {_mm256_and_si256(_mm256_srli_epi16(x.a, 4), mask),
             _mm256_and_si256(_mm256_srli_epi16(x.b, 4), mask)};
 }
+// High nibbles where they are: 16 times the codes.
+PELTON_INLINE u8x64 upper_nibbles(u8x64 x) {
+    const __m256i mask = _mm256_set1_epi8(-16);
+    return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
+}
 PELTON_INLINE u8x64 load_table(const uint8_t* p) {
     const __m256i table = _mm256_broadcastsi128_si256(load128(p));
     return {table, table};
@@ -65,6 +70,14 @@ PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t
             _mm256_add_epi32(acc.b, _mm256_madd_epi16(weights.b, both))};
 }
 #endif
+// acc + low halves' product + high halves' product, of int16.
+PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 a, i32x16 b) {
+    return acc + i32x16{_mm256_madd_epi16(a.a, b.a), _mm256_madd_epi16(a.b, b.b)};
+}
+// Products of halves, int16, without their last 15 bits, to the nearest.
+PELTON_INLINE i32x16 scaled_pairs(i32x16 x, i32x16 y) {
+    return {_mm256_mulhrs_epi16(x.a, y.a), _mm256_mulhrs_epi16(x.b, y.b)};
+}
 
 template <bool kNarrow>
 struct DotSum {
@@ -75,6 +88,7 @@ struct DotSum {
         const __m256i signed4 = broadcast_dword(q);
         sum = add_byte_products(sum, codes, {signed4, signed4});
     }
+    PELTON_INLINE void step(u8x64 codes, i32x16 factors) { sum = add_byte_products(sum, codes, factors); }
     PELTON_INLINE i32x16 total() const { return sum; }
 };
 
@@ -89,6 +103,10 @@ struct DotSum<true> {
         const __m256i signed4 = broadcast_dword(q);
         a = _mm256_add_epi16(a, _mm256_maddubs_epi16(codes.a, signed4));
         b = _mm256_add_epi16(b, _mm256_maddubs_epi16(codes.b, signed4));
+    }
+    PELTON_INLINE void step(u8x64 codes, i32x16 factors) {
+        a = _mm256_add_epi16(a, _mm256_maddubs_epi16(codes.a, factors.a));
+        b = _mm256_add_epi16(b, _mm256_maddubs_epi16(codes.b, factors.b));
     }
     PELTON_INLINE i32x16 total() const {
         const __m256i ones = _mm256_set1_epi16(1);

@@ -174,6 +174,8 @@ PELTON_INLINE u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_
 PELTON_INLINE u8x64 high_nibbles(u8x64 a) {
     return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
 }
+// High nibbles where they are: 16 times the codes.
+PELTON_INLINE u8x64 upper_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(-16))}; }
 PELTON_INLINE u8x64 load_table(const uint8_t* p) {
     return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
@@ -199,11 +201,21 @@ struct DotSum {
     PELTON_INLINE void step(u8x64 codes, const int8_t* q) {
         v = _mm512_dpbusd_epi32(v, codes.v, broadcast_dword(q));
     }
+    PELTON_INLINE void step(u8x64 codes, i32x16 factors) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(v) : "v"(codes.v), "v"(factors.v));
+    }
     PELTON_INLINE i32x16 total() const { return {v}; }
 };
 // acc + low half of each lane of `weights` * pair[0] + high half * pair[1], all int16.
 PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t* pair) {
     return {_mm512_dpwssd_epi32(acc.v, weights.v, broadcast_dword(pair))};
 }
+// acc + low halves' product + high halves' product, of int16.
+PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 a, i32x16 b) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(acc.v) : "v"(a.v), "v"(b.v));
+    return acc;
+}
+// Products of halves, int16, without their last 15 bits, to the nearest.
+PELTON_INLINE i32x16 scaled_pairs(i32x16 a, i32x16 b) { return {_mm512_mulhrs_epi16(a.v, b.v)}; }
 
 }  // namespace pelton::PELTON_ISA

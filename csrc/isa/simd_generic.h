@@ -181,6 +181,11 @@ PELTON_INLINE u8x64 high_nibbles(u8x64 a) {
     for (int i = 0; i < 64; ++i) a.v[i] >>= 4;
     return a;
 }
+// High nibbles where they are: 16 times the codes.
+PELTON_INLINE u8x64 upper_nibbles(u8x64 a) {
+    for (int i = 0; i < 64; ++i) a.v[i] &= 0xf0;
+    return a;
+}
 PELTON_INLINE u8x64 load_table(const uint8_t* p) {
     u8x64 r;
     for (int i = 0; i < 64; ++i) r.v[i] = p[i % 16];
@@ -206,6 +211,7 @@ struct DotSum {
         for (int i = 0; i < 16; ++i)
             for (int b = 0; b < 4; ++b) sum.v[i] += codes.v[4 * i + b] * q[b];
     }
+    PELTON_INLINE void step(u8x64 codes, i32x16 factors) { sum = add_byte_products(sum, codes, factors); }
     PELTON_INLINE i32x16 total() const { return sum; }
 };
 // acc + low half of each lane of `weights` * pair[0] + high half * pair[1], all int16.
@@ -215,6 +221,22 @@ PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 weights, const int16_t
         acc.v[i] += low * pair[0] + high * pair[1];
     }
     return acc;
+}
+PELTON_INLINE int32_t low_half(int32_t x) { return static_cast<int16_t>(x & 0xffff); }
+// acc + low halves' product + high halves' product, of int16.
+PELTON_INLINE i32x16 add_pair_products(i32x16 acc, i32x16 a, i32x16 b) {
+    for (int i = 0; i < 16; ++i)
+        acc.v[i] += low_half(a.v[i]) * low_half(b.v[i]) + (a.v[i] >> 16) * (b.v[i] >> 16);
+    return acc;
+}
+// Products of halves, int16, without their last 15 bits, to the nearest.
+PELTON_INLINE i32x16 scaled_pairs(i32x16 a, i32x16 b) {
+    for (int i = 0; i < 16; ++i) {
+        const int32_t low = (low_half(a.v[i]) * low_half(b.v[i]) + 0x4000) >> 15;
+        const int32_t high = ((a.v[i] >> 16) * (b.v[i] >> 16) + 0x4000) >> 15;
+        a.v[i] = wrap(bits(high) << 16 | (bits(low) & 0xffff));
+    }
+    return a;
 }
 PELTON_INLINE void stream(float* p, f32x16 a) { store(p, a); }
 PELTON_INLINE void stream_fence() {}

@@ -25,9 +25,10 @@ constexpr int kSuperBlocks = 8;  // blocks that share super scales
 constexpr int kSuperBytes = 64;  // of the super scales and minimums of 16 outputs
 constexpr int kScaleBits = 3;    // of the fraction of an activation's scale
 
-enum class WeightKind : uint8_t { kBlock, kF32, kF16, kBF16 };
+enum class WeightKind : uint8_t { kBlock, kF32, kF16, kBF16, kPairs };
 
-// How a weight is held. For kBlock: value = scale * (code - offset) + minimum.
+// How a weight is held. For kBlock: value = scale * (code - offset) + minimum. For kPairs, see
+// weight_pairs.h, only `segment` counts.
 struct WeightLayout {
     WeightKind kind = WeightKind::kF32;
     uint8_t bits = 0;           // 4 or 8
@@ -38,6 +39,7 @@ struct WeightLayout {
     bool has_table = false;     // 4-bit indices into `table`
     int16_t offset = 0;
     uint8_t table[16] = {};
+    uint8_t segment = 0;  // pairs of blocks whose activations share a unit, 1 to kMostSegmentPairs
 };
 
 struct WeightView {
@@ -59,6 +61,27 @@ struct ActivationBlock {
     int16_t half_sums[2];        // sums of codes 0..15 and 16..31
 };
 static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by this size");
+
+// Two blocks, whose sums of products share a register. Pairs share a unit; the more of them, the less often
+// are sums made floats, and the less exact are scales.
+constexpr int kPairInputs = 2 * kBlockInputs, kMostSegmentPairs = 9;
+constexpr int kCodeOffset = 8;         // of a 4-bit weight's code
+constexpr int kPairScaleBits = 13;     // the largest scale of a segment is at most 2^13, and more than 2^12
+constexpr int kScaleProductBits = 15;  // dropped from a weight's scale times an activation's
+constexpr int kPairSumBits = 10;       // dropped from a scale times a sum of codes
+
+// 64 inputs of one row for weights in pairs: x = unit * scale * code, to within half of that. A scale belongs
+// to 32 inputs (the first two count), in fine pairs to 16. What is missing at the end of a row is 0. In a
+// segment with a NaN or a magnitude of 2^100 or more the unit is NaN and codes are 0.
+struct ActivationPair {
+    int8_t codes[kPairInputs];  // -127..127
+    int16_t scales[4];          // 0..2^13; of two that go together here and below, block 2 comes first
+    int16_t sums[2];            // of each block: scale times sum of codes, without its last kPairSumBits
+    int32_t
+        starts[2];  // of sums of both blocks, or of their first halves and of their second: start_of_parts
+    float unit;     // a power of two, the segment's
+};
+static_assert(sizeof(ActivationPair) == 88, "rows of pairs are addressed by this size");
 
 // What the tiles of many rows share of a slice of weights beside its bytes: nothing, unpacked codes, or
 // multiples of scales.
@@ -93,7 +116,10 @@ struct LinearCall {
     bool stream = false;            // outputs go past the caches
     const uint8_t* then = nullptr;  // panels of the same size that are read after the call's, if known
     ReadAhead* ahead = nullptr;     // of the thread that runs the call
+    const ActivationPair* pairs = nullptr;  // [rows, pairs_of(inputs)] for kPairs weights
 };
+
+static constexpr int64_t pairs_of(int64_t inputs) { return (inputs + kPairInputs - 1) / kPairInputs; }
 
 // What one thread computes: a rectangle of panels by rows.
 struct LinearRange {
@@ -106,6 +132,10 @@ struct LinearKernels {
     // Fine blocks halve the error and cost the product of many rows up to a fifth of its speed.
     void (*quantize)(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
                      int64_t begin, int64_t end);
+    // Rows of x, [rows, stride], to [rows, pairs_of(width)]; width a multiple of 32. `segment` pairs share a
+    // unit.
+    void (*quantize_pairs)(const float* x, int64_t stride, int64_t width, bool fine, int segment,
+                           ActivationPair* pairs, int64_t rows);
 };
 
 #if defined(PELTON_ISA)
@@ -115,9 +145,12 @@ void linear_u4(const LinearCall& call, const LinearRange& range);
 void linear_u4_table(const LinearCall& call, const LinearRange& range);
 void linear_u8(const LinearCall& call, const LinearRange& range);
 void linear_float(const LinearCall& call, const LinearRange& range);
+void linear_pairs(const LinearCall& call, const LinearRange& range);
 void linear_bf16(const LinearCall& call, const LinearRange& range);  // of levels with the instruction only
 void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
               int64_t begin, int64_t end);
+void quantize_pairs(const float* x, int64_t stride, int64_t width, bool fine, int segment,
+                    ActivationPair* pairs, int64_t rows);
 }  // namespace PELTON_ISA
 #endif
 

@@ -76,6 +76,9 @@ void block_tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming nex
         finish_row(call, panel + p, row + r, acc[p][r]);
 }
 
+template <class F>
+struct BlockTiles;
+
 template <class F, int kPanels>
 PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, const uint8_t* then, int64_t row,
                                int64_t end) {
@@ -88,45 +91,28 @@ PELTON_INLINE void block_panel(const LinearCall& call, int64_t panel, const uint
         if (call.reading.prepared == Prepared::kScales && tiles >= kMultiplesTiles &&
             ordinary_scales<F, kPanels>(call, panel))
             return multiples_panels<F>(call, panel, then, row, end);
-    Upcoming next{then, tiles > 1 ? (panel_bytes + steps - 1) / steps : 0};
-    while (row < end) {
-        const int64_t rows = next_tile(end - row);
-        with_tile_rows(rows, [&]<int kRows>() { block_tile<F, kRows, kPanels>(call, panel, row, next); });
-        row += rows;
-        next.at += num_blocks * next.step;
-    }
+    run_rows<BlockTiles<F>, kPanels>(call, panel, {then, tiles > 1 ? (panel_bytes + steps - 1) / steps : 0},
+                                     num_blocks, row, end);
 }
+
+template <class F>
+struct BlockTiles {
+    template <int kRows, int kPanels>
+    static PELTON_INLINE void tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next) {
+        block_tile<F, kRows, kPanels>(call, panel, row, next);
+    }
+    template <int kPanels>
+    static PELTON_INLINE void panels(const LinearCall& call, int64_t panel, const uint8_t* then, int64_t row,
+                                     int64_t end) {
+        block_panel<F, kPanels>(call, panel, then, row, end);
+    }
+};
 
 struct BlockLoop {
     template <class F>
-    static void run(const LinearCall& call, const LinearRange& range);
-};
-
-template <class F>
-void BlockLoop::run(const LinearCall& call, const LinearRange& range) {
-    for (int64_t row = range.row_begin; row < range.row_end; row += kChunkRows) {
-        const int64_t end = row + kChunkRows < range.row_end ? row + kChunkRows : range.row_end;
-        // After the last panels come the first again, for the next rows, or what the caller reads then.
-        const auto after = [&](int64_t panel) {
-            if (panel >= range.panel_end && end == range.row_end && call.then != nullptr) return call.then;
-            const int64_t next = panel < range.panel_end ? panel : range.panel_begin;
-            return call.weight.data + next * call.weight.panel_bytes;
-        };
-        int64_t panel = range.panel_begin;
-        // How many panels few rows read side by side is up to the memory, not the multipliers.
-        if constexpr (kTilePanels == 2) {
-            const int64_t rows = range.row_end - range.row_begin;
-            const int streams = rows <= kFewRows ? call.reading.panels : 0;
-            for (; streams == 4 && rows == 1 && range.panel_end - panel >= 4; panel += 4)
-                block_tile<F, 1, 4>(call, panel, row, {nullptr, 0});
-            for (; streams == 1 && panel < range.panel_end; ++panel)
-                block_panel<F, 1>(call, panel, after(panel + 1), row, end);
-        }
-        for (; range.panel_end - panel >= kTilePanels; panel += kTilePanels)
-            block_panel<F, kTilePanels>(call, panel, after(panel + kTilePanels), row, end);
-        for (; panel < range.panel_end; ++panel) block_panel<F, 1>(call, panel, after(panel + 1), row, end);
+    static void run(const LinearCall& call, const LinearRange& range) {
+        run_tiles<BlockTiles<F>>(call, range);
     }
-    finish_call(call);
-}
+};
 
 }  // namespace pelton::PELTON_ISA

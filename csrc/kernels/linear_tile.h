@@ -177,4 +177,47 @@ PELTON_INLINE int64_t next_tile(int64_t left) {
     return left < 2 * kTileRows ? (left + 1) / 2 : kTileRows;
 }
 
+// Rows row..end of kPanels panels, a tile after the other, each of `steps` steps.
+template <class Tiles, int kPanels>
+PELTON_INLINE void run_rows(const LinearCall& call, int64_t panel, Upcoming next, int64_t steps, int64_t row,
+                            int64_t end) {
+    while (row < end) {
+        const int64_t rows = next_tile(end - row);
+        with_tile_rows(rows,
+                       [&]<int kRows>() { Tiles::template tile<kRows, kPanels>(call, panel, row, next); });
+        row += rows;
+        next.at += steps * next.step;
+    }
+}
+
+// All of a rectangle. Tiles::tile<rows, panels>(call, panel, row, next) computes one tile, and
+// Tiles::panels<panels>(call, panel, then, row, end) what a chunk of rows has of panels side by side.
+template <class Tiles>
+void run_tiles(const LinearCall& call, const LinearRange& range) {
+    for (int64_t row = range.row_begin; row < range.row_end; row += kChunkRows) {
+        const int64_t end = row + kChunkRows < range.row_end ? row + kChunkRows : range.row_end;
+        // After the last panels come the first again, for the next rows, or what the caller reads then.
+        const auto after = [&](int64_t panel) {
+            if (panel >= range.panel_end && end == range.row_end && call.then != nullptr) return call.then;
+            const int64_t next = panel < range.panel_end ? panel : range.panel_begin;
+            return call.weight.data + next * call.weight.panel_bytes;
+        };
+        int64_t panel = range.panel_begin;
+        // How many panels few rows read side by side is up to the memory, not the multipliers.
+        if constexpr (kTilePanels == 2) {
+            const int64_t rows = range.row_end - range.row_begin;
+            const int streams = rows <= kFewRows ? call.reading.panels : 0;
+            for (; streams == 4 && rows == 1 && range.panel_end - panel >= 4; panel += 4)
+                Tiles::template tile<1, 4>(call, panel, row, {nullptr, 0});
+            for (; streams == 1 && panel < range.panel_end; ++panel)
+                Tiles::template panels<1>(call, panel, after(panel + 1), row, end);
+        }
+        for (; range.panel_end - panel >= kTilePanels; panel += kTilePanels)
+            Tiles::template panels<kTilePanels>(call, panel, after(panel + kTilePanels), row, end);
+        for (; panel < range.panel_end; ++panel)
+            Tiles::template panels<1>(call, panel, after(panel + 1), row, end);
+    }
+    finish_call(call);
+}
+
 }  // namespace pelton::PELTON_ISA

@@ -8,7 +8,7 @@ namespace pelton::PELTON_ISA {
 const KernelTable& kernels() noexcept {
     static constexpr KernelTable kTable = {
         PELTON_TEXT(PELTON_ISA),
-        {linear, quantize},
+        {linear, quantize, quantize_pairs},
         {probe_exp, probe_coarse_exp2, probe_store_f16, probe_store_bf16, probe_load_f16, probe_reduce,
          probe_int8_peak, probe_bf16_peak, probe_f32_peak, probe_read},
         {rms_norm, layer_norm},

@@ -46,7 +46,10 @@ void ExpertInstruction::check(const ValueCheck& values) const {
 
 void ExpertInstruction::check_weights(const ValueCheck& values, int row_set) const {
     for (const auto* list : {&weights_.gate, &weights_.up, &weights_.down})
-        for (const Weight& weight : *list) values.that(weight != nullptr, "a weight is missing");
+        for (const Weight& weight : *list) {
+            values.that(weight != nullptr, "a weight is missing");
+            values.that(weight->layout().kind != WeightKind::kPairs, "weights of experts are not in pairs");
+        }
     const PackedWeight& first = *weights_.gate.front();
     const LinearInput gathered{buffers_.inputs < 0 ? -1 : input_.x, buffers_.blocks < 0 ? -1 : input_.blocks};
     for (std::size_t e = 0; e < weights_.gate.size(); ++e) {
@@ -162,8 +165,8 @@ void ExpertInstruction::multiply(const Frame& frame, int thread, bool down) cons
             buffers_.inputs < 0 ? nullptr : frame.value(buffers_.inputs, thread) + start * width;
         run_gated({frame.kernels, &gate, weights_.up[e].get(),
                    blocks == nullptr ? nullptr : blocks + start * width / kBlockInputs, inputs, middle,
-                   rounded, activation_, frame.readings.of(rows)},
-                  gated_share(gate, rows, thread, threads));
+                   rounded, 0, activation_, frame.readings.of(rows)},
+                  gated_share(gate, whole_panels(0), rows, thread, threads));
     }
 }
 

@@ -9,8 +9,12 @@ namespace pelton {
 
 namespace {
 
-const ActivationBlock* blocks_of(const Frame& frame, int value, int thread) {
-    return value < 0 ? nullptr : reinterpret_cast<const ActivationBlock*>(frame.value(value, thread));
+// Rounded rows in the form that the call's weight wants.
+void give_rounded(LinearCall& call, const void* rounded) {
+    if (call.weight.layout.kind == WeightKind::kPairs)
+        call.pairs = static_cast<const ActivationPair*>(rounded);
+    else
+        call.blocks = static_cast<const ActivationBlock*>(rounded);
 }
 
 const float* floats_of(const Frame& frame, int value, int thread) {
@@ -29,6 +33,8 @@ void check_input(const ValueCheck& values, const LinearInput& input, const Packe
                  int row_set) {
     if (weight.layout().kind == WeightKind::kBlock) {
         values.blocks("the rounded input", input.blocks, weight.inputs(), row_set);
+    } else if (weight.layout().kind == WeightKind::kPairs) {
+        values.pairs("the rounded input", input.blocks, weight.inputs(), row_set);
     } else {
         values.shape("the input", input.x, weight.inputs(), row_set);
     }
@@ -102,29 +108,47 @@ void LinearInstruction::run_part(const Frame& frame, const LinearPart& part, con
             std::memcpy(outputs + row * width + column, residual + row * width + column,
                         static_cast<std::size_t>(count) * sizeof(float));
     }
-    const LinearCall call{part.weight->view(),
-                          blocks_of(frame, input_.blocks, thread),
-                          floats_of(frame, input_.x, thread),
-                          part.weight->inputs(),
-                          outputs,
-                          width,
-                          part.bias.empty() ? nullptr : part.bias.data(),
-                          residual != nullptr,
-                          input_.fine,
-                          frame.readings.of(frame.rows(part.output)),
-                          streams(frame.rows(part.output), width, residual),
-                          then,
-                          frame.ahead + thread};
+    LinearCall call{part.weight->view(),
+                    nullptr,
+                    floats_of(frame, input_.x, thread),
+                    part.weight->inputs(),
+                    outputs,
+                    width,
+                    part.bias.empty() ? nullptr : part.bias.data(),
+                    residual != nullptr,
+                    input_.fine,
+                    frame.readings.of(frame.rows(part.output)),
+                    streams(frame.rows(part.output), width, residual),
+                    then,
+                    frame.ahead + thread};
+    give_rounded(call, floats_of(frame, input_.blocks, thread));
     frame.kernels->linear.linear(call, range);
 }
 
-LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread, int num_threads) {
+LinearRange gated_share(const PackedWeight& gate, std::int64_t whole, std::int64_t rows, int thread,
+                        int num_threads) {
     const std::int64_t panels = gate.num_panels();
-    const LinearRange pairs = linear_share((panels + 1) / 2, rows, thread, num_threads);
-    return {pairs.panel_begin * 2, std::min(pairs.panel_end * 2, panels), pairs.row_begin, pairs.row_end};
+    const LinearRange parts = linear_share((panels + whole - 1) / whole, rows, thread, num_threads);
+    return {parts.panel_begin * whole, std::min(parts.panel_end * whole, panels), parts.row_begin,
+            parts.row_end};
 }
 
 namespace {
+
+void round_gated(const GatedCall& call, const float* from, std::int64_t row, std::int64_t column,
+                 std::int64_t count) {
+    const std::int64_t width = call.gate->outputs();
+    const LinearKernels& kernels = call.kernels->linear;
+    if (call.segment > 0) {
+        auto* pairs = static_cast<ActivationPair*>(call.quantized);
+        kernels.quantize_pairs(from, count, count, false, call.segment,
+                               pairs + row * pairs_of(width) + column / kPairInputs, 1);
+    } else {
+        auto* blocks = static_cast<ActivationBlock*>(call.quantized);
+        kernels.quantize(from, count, count, false, blocks + (row * width + column) / kBlockInputs, 0,
+                         count / kBlockInputs);
+    }
+}
 
 // What a tile [kPieceRows, kPieceColumns] of `gate` holds becomes the outputs of its rows.
 void finish_gated(const GatedCall& call, const float* up, float* gate, const LinearRange& part) {
@@ -134,21 +158,20 @@ void finish_gated(const GatedCall& call, const float* up, float* gate, const Lin
         call.kernels->elementwise.gate(call.activation, gate, up, gate, count);
         if (call.outputs != nullptr)
             std::memcpy(call.outputs + r * width + column, gate, static_cast<std::size_t>(count) * 4);
-        if (call.quantized != nullptr)
-            call.kernels->linear.quantize(gate, count, count, false,
-                                          call.quantized + (r * width + column) / kBlockInputs, 0,
-                                          count / kBlockInputs);
+        if (call.quantized != nullptr) round_gated(call, gate, r, column, count);
     }
 }
 
 // At most kPieceRows by kPiecePanels, in tiles that stay in the cache; panel `next` is read afterwards.
 void run_gated_piece(const GatedCall& call, const LinearRange& piece, std::int64_t next) {
     alignas(64) float tiles[2][kPieceRows * kPieceColumns];  // 48 KB each
-    LinearCall gate{call.gate->view(), call.blocks, call.inputs, call.gate->inputs(), nullptr, kPieceColumns,
-                    nullptr,           false,       false,       call.reading};
+    LinearCall gate{call.gate->view(), nullptr, call.inputs, call.gate->inputs(), nullptr, kPieceColumns,
+                    nullptr,           false,   false,       call.reading};
     gate.ahead = call.ahead;
     LinearCall up = gate;
     up.weight = call.up->view();
+    give_rounded(gate, call.blocks);
+    give_rounded(up, call.blocks);
     if (gate.weight.panel_bytes == up.weight.panel_bytes) {
         gate.then = up.weight.data + piece.panel_begin * up.weight.panel_bytes;
         up.then = gate.weight.data + next * gate.weight.panel_bytes;
@@ -175,13 +198,14 @@ void run_gated(const GatedCall& call, const LinearRange& range) {
 }
 
 GatedLinearInstruction::GatedLinearInstruction(LinearInput input, Weight gate, Weight up,
-                                               Activation activation, int output, int quantized)
+                                               Activation activation, int output, int quantized, int segment)
     : input_(input),
       gate_(std::move(gate)),
       up_(std::move(up)),
       activation_(activation),
       output_(output),
-      quantized_(quantized) {
+      quantized_(quantized),
+      segment_(segment) {
     if (input.x >= 0) reads(input.x, false);
     if (input.blocks >= 0) reads(input.blocks, false);
     if (output >= 0) writes(output, false);
@@ -196,30 +220,35 @@ void GatedLinearInstruction::check(const ValueCheck& values) const {
         values.that(weight->outputs() == gate_->outputs(), "gate and up differ in outputs");
     }
     if (output_ >= 0) values.shape("the output", output_, gate_->outputs(), row_set);
-    if (quantized_ >= 0) values.blocks("the rounded output", quantized_, gate_->outputs(), row_set);
+    if (quantized_ < 0) return;
+    values.that(segment_ >= 0 && whole_panels(segment_) <= kPiecePanels, "a segment is as wide as a piece");
+    segment_ > 0 ? values.pairs("the rounded output", quantized_, gate_->outputs(), row_set)
+                 : values.blocks("the rounded output", quantized_, gate_->outputs(), row_set);
 }
 
 void GatedLinearInstruction::start(const Frame& frame) {
     const std::int64_t rows = frame.rows(output_ >= 0 ? output_ : quantized_);
-    pieces_.cut(rows, gate_->num_panels(), frame.pool->num_threads(), frame.readings.of(rows));
+    pieces_.cut(rows, gate_->num_panels(), frame.pool->num_threads(), frame.readings.of(rows),
+                whole_panels(segment_));
 }
 
 void GatedLinearInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t rows = frame.rows(output_ >= 0 ? output_ : quantized_);
     if (rows == 0) return;
-    const GatedCall call{
-        frame.kernels,
-        gate_.get(),
-        up_.get(),
-        blocks_of(frame, input_.blocks, thread),
-        floats_of(frame, input_.x, thread),
-        output_ < 0 ? nullptr : frame.value(output_, thread),
-        quantized_ < 0 ? nullptr : reinterpret_cast<ActivationBlock*>(frame.value(quantized_, thread)),
-        activation_,
-        frame.readings.of(rows),
-        frame.ahead + thread};
+    const GatedCall call{frame.kernels,
+                         gate_.get(),
+                         up_.get(),
+                         floats_of(frame, input_.blocks, thread),
+                         floats_of(frame, input_.x, thread),
+                         output_ < 0 ? nullptr : frame.value(output_, thread),
+                         quantized_ < 0 ? nullptr : frame.value(quantized_, thread),
+                         segment_,
+                         activation_,
+                         frame.readings.of(rows),
+                         frame.ahead + thread};
     if (rows < kLeastSharedRows)
-        return run_gated(call, gated_share(*gate_, rows, thread, frame.pool->num_threads()));
+        return run_gated(
+            call, gated_share(*gate_, whole_panels(segment_), rows, thread, frame.pool->num_threads()));
     pieces_.for_pieces(thread, [&](const LinearRange& piece, const LinearRange& next) {
         run_gated_piece(call, piece, next.panel_begin);
     });

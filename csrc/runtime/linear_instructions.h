@@ -12,7 +12,8 @@ namespace pelton {
 
 using Weight = std::shared_ptr<const PackedWeight>;
 
-// What a product reads: rows as floats (x) and as 8-bit blocks, either -1 when no weight wants it.
+// What a product reads: rows as floats (x) and as 8-bit blocks, or pairs if the weights are in pairs; either
+// -1 when no weight wants it.
 struct LinearInput {
     int x, blocks;
     bool fine = false;  // the blocks are
@@ -58,23 +59,30 @@ class LinearInstruction : public Instruction {
 struct GatedCall {
     const KernelTable* kernels;
     const PackedWeight *gate, *up;
-    const ActivationBlock* blocks;
+    const void* blocks;  // what the weights want, ActivationBlock or ActivationPair
     const float* inputs;
-    float* outputs;  // [rows, gate outputs]
-    ActivationBlock* quantized;
+    float* outputs;   // [rows, gate outputs]
+    void* quantized;  // ActivationPair if there is a segment, else ActivationBlock
+    int segment;      // of pairs, 0: to blocks
     Activation activation;
     WeightReading reading;
     ReadAhead* ahead = nullptr;  // see LinearCall
 };
 void run_gated(const GatedCall& call, const LinearRange& range);
-// A thread's part of `rows` rows, cut at even panels so that blocks of 32 outputs stay whole.
-LinearRange gated_share(const PackedWeight& gate, std::int64_t rows, int thread, int num_threads);
+// Panels that are not parted, so that blocks, or segments of pairs, of outputs stay whole.
+constexpr std::int64_t whole_panels(int segment) {
+    return (segment > 0 ? segment * kPairInputs : kBlockInputs) / kPanelOutputs;
+}
+// A thread's part of `rows` rows, cut at multiples of `whole` panels.
+LinearRange gated_share(const PackedWeight& gate, std::int64_t whole, std::int64_t rows, int thread,
+                        int num_threads);
 
 class GatedLinearInstruction : public Instruction {
   public:
-    // `quantized` is -1 when nobody reads the output as blocks, `output` when nobody reads it otherwise.
+    // `quantized` is -1 when nobody reads the output as blocks (or pairs, `segment` of them, 1 or 2, to a
+    // unit), `output` when nobody reads it otherwise.
     GatedLinearInstruction(LinearInput input, Weight gate, Weight up, Activation activation, int output,
-                           int quantized);
+                           int quantized, int segment);
     void check(const ValueCheck& values) const override;
     void start(const Frame& frame) override;
     void run(const Frame& frame, int thread) const override;
@@ -86,6 +94,7 @@ class GatedLinearInstruction : public Instruction {
     Weight gate_, up_;
     Activation activation_;
     int output_, quantized_;
+    int segment_;
     mutable SharedPieces pieces_;
 };
 

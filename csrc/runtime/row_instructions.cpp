@@ -149,22 +149,30 @@ void RopeInstruction::run(const Frame& frame, int thread) const {
                                     spec.head_dim, half, spec.interleaved});
 }
 
-QuantizeInstruction::QuantizeInstruction(int x, int y, bool fine) : x_(x), y_(y), fine_(fine) {
+QuantizeInstruction::QuantizeInstruction(int x, int y, bool fine, int segment)
+    : x_(x), y_(y), fine_(fine), segment_(segment) {
     reads(x);
     writes(y);
 }
 
 void QuantizeInstruction::check(const ValueCheck& values) const {
     const ValueSpec& x = values.spec("x", x_);
-    values.blocks("the output", y_, x.width, x.row_set);
+    values.that(segment_ >= 0 && segment_ <= kMostSegmentPairs, "a segment has at most 9 pairs");
+    segment_ > 0 ? values.pairs("the output", y_, x.width, x.row_set)
+                 : values.blocks("the output", y_, x.width, x.row_set);
 }
 
 void QuantizeInstruction::run(const Frame& frame, int thread) const {
     const std::int64_t width = frame.width(x_), per_row = width / kBlockInputs;
     const RowRange own = frame.own_rows(y_, thread);
+    const float* from = frame.value(x_, thread);
+    if (segment_ > 0) {
+        auto* pairs = reinterpret_cast<ActivationPair*>(frame.value(y_, thread));
+        return frame.kernels->linear.quantize_pairs(from + own.begin * width, width, width, fine_, segment_,
+                                                    pairs + own.begin * pairs_of(width), own.size());
+    }
     auto* blocks = reinterpret_cast<ActivationBlock*>(frame.value(y_, thread));
-    frame.kernels->linear.quantize(frame.value(x_, thread), width, width, fine_, blocks, own.begin * per_row,
-                                   own.end * per_row);
+    frame.kernels->linear.quantize(from, width, width, fine_, blocks, own.begin * per_row, own.end * per_row);
 }
 
 SelectInstruction::SelectInstruction(int x, int y) : x_(x), y_(y) {

@@ -78,10 +78,12 @@ class RopeInstruction : public Instruction {
     std::shared_ptr<RopeTable> table_;
 };
 
-// Rounds rows to 8-bit blocks; y is [rows, width / 32 blocks of 12 floats].
+// Rounds rows to 8-bit blocks, y [rows, width / 32 blocks of 12 floats], or to pairs, y [rows, width / 64 of
+// 22 floats].
 class QuantizeInstruction : public Instruction {
   public:
-    QuantizeInstruction(int x, int y, bool fine);
+    // segment: pairs to a unit; 0: to blocks.
+    QuantizeInstruction(int x, int y, bool fine, int segment);
     void check(const ValueCheck& values) const override;
     void run(const Frame& frame, int thread) const override;
     const char* name() const noexcept override { return "quantize"; }
@@ -89,6 +91,7 @@ class QuantizeInstruction : public Instruction {
   private:
     int x_, y_;
     bool fine_;
+    int segment_;
 };
 
 class SelectInstruction : public Instruction {

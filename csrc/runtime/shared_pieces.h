@@ -23,8 +23,10 @@ constexpr std::int64_t kLeastOwnRows = 24, kLeastOwnRowsUnpacked = 48, kTileMult
 
 class SharedPieces {
   public:
-    // All of a product, untaken. One thread, before any other takes a piece.
-    void cut(std::int64_t rows, std::int64_t panels, int threads, const WeightReading& reading) {
+    // All of a product, untaken, in pieces of at least `least` panels, 2, 4 or 8. One thread, before any
+    // other takes a piece.
+    void cut(std::int64_t rows, std::int64_t panels, int threads, const WeightReading& reading,
+             std::int64_t least = 2) {
         rows_ = rows;
         panels_ = panels;
         height_ = piece_height(rows, threads, reading);
@@ -32,7 +34,7 @@ class SharedPieces {
         for (width_ = kPiecePanels;; width_ /= 2) {
             across_ = (panels + width_ - 1) / width_;
             count = across_ * ((rows + height_ - 1) / height_);
-            if (width_ == 2 || count >= kPiecesEach * threads) break;
+            if (width_ == least || count >= kPiecesEach * threads) break;
         }
         items_.cut(count, threads);
     }

@@ -40,4 +40,10 @@ void ValueCheck::blocks(const char* role, int value, std::int64_t inputs, int ro
     shape(role, value, inputs / kBlockInputs * kFloats, row_set);
 }
 
+void ValueCheck::pairs(const char* role, int value, std::int64_t inputs, int row_set) const {
+    constexpr std::int64_t kFloats = sizeof(ActivationPair) / sizeof(float);
+    that(inputs >= kBlockInputs && inputs % kBlockInputs == 0, "activations are rounded in blocks of 32");
+    shape(role, value, pairs_of(inputs) * kFloats, row_set);
+}
+
 }  // namespace pelton

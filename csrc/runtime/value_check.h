@@ -17,6 +17,8 @@ class ValueCheck {
     void shape(const char* role, int value, std::int64_t width, int row_set) const;
     // A value that holds `inputs` activations a row as 8-bit blocks.
     void blocks(const char* role, int value, std::int64_t inputs, int row_set) const;
+    // The same in pairs, for weights of that kind.
+    void pairs(const char* role, int value, std::int64_t inputs, int row_set) const;
     const ValueSpec& spec(const char* role, int value) const;
 
   private:

@@ -69,6 +69,8 @@ def vector_reduce(x: F32, isa: str = "") -> tuple[float, float]: ...
 # Matrix products (csrc/kernels/linear.h)
 
 ACTIVATION_BLOCK_BYTES: int
+ACTIVATION_PAIR_BYTES: int
+MOST_SEGMENT_PAIRS: int
 
 class WeightLayout:
     @staticmethod
@@ -135,6 +137,14 @@ class PackedWeight:
     def pack_gguf(self, first_row: int, format: str, rows: U8, pool: ThreadPool) -> None:
         """rows: bytes [rows, bytes of a row of blocks]."""
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether in_pairs can be had: 4 bits in groups of 32 with float16 minimums."""
+
+    def in_pairs(self, segment: int, pool: ThreadPool, memory: WeightMemory | None = None) -> PackedWeight:
+        """The same weight in pairs of blocks, which products of many rows read faster; `segment` of them to a
+        unit of activations."""
+
     def unpack_rows(self, rows: I64) -> F32:
         """Rows by number as float32 [len(rows), inputs]."""
 
@@ -167,6 +177,9 @@ class HeadScreen:
 
     @property
     def num_bytes(self) -> int: ...
+
+def quantize_pairs(x: F32, segment: int, isa: str = "", fine: bool = False) -> U8:
+    """x [rows, width] -> activation pairs as bytes [rows, ceil(width / 64) * ACTIVATION_PAIR_BYTES]."""
 
 def quantize(x: F32, isa: str = "", fine: bool = False) -> U8:
     """x [rows, width] -> activation blocks as bytes [rows, width / 32 * ACTIVATION_BLOCK_BYTES]."""
@@ -248,7 +261,7 @@ class Program:
         self, kind: str, a: int, b: int, y: int, number: float = 0.0, activation: str = "silu"
     ) -> None: ...
     def rope(self, x: int, y: int, spec: RopeSpec) -> None: ...
-    def quantize(self, x: int, y: int, fine: bool) -> None: ...
+    def quantize(self, x: int, y: int, fine: bool, segment: int = 0) -> None: ...
     def select(self, x: int, y: int) -> None: ...
     def scatter(self, whole: int, part: int, y: int) -> None: ...
     def route(self, x: int, y: int, top_k: int, normalize: bool) -> None: ...
@@ -272,6 +285,7 @@ class Program:
         activation: str,
         y: int,
         quantized: int,
+        segment: int = 0,
     ) -> None: ...
     def experts(
         self,

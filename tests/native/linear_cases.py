@@ -150,4 +150,7 @@ def law_weights() -> list[Weight]:
         format_weight(FORMATS[name], 83, 256) for name in ("Q4_1", "Q4_0", "Q8_0", "Q6_K", "Q2_K", "IQ4_XS")
     ]
     floats = [float_weight(dtype, 83, 131) for dtype in ("F32", "F16", "BF16")]
-    return [*blocks, *floats, float_weight("BF16", 83, 4099)]  # the last runs in groups of four panels
+    plain = format_weight(FORMATS["Q4_1"], 83, 416)
+    pairs = [Weight(plain.packed.in_pairs(segment, POOL), plain.values, plain.size) for segment in (2, 9)]
+    # The last runs in groups of four panels.
+    return [*blocks, *pairs, *floats, float_weight("BF16", 83, 4099)]

@@ -17,6 +17,7 @@ from ..quant.tensor import Weight
 from ..types import ALL_ROWS, Batch
 from .feedback import feed_back
 from .native_compiled import CompiledPlan, Target
+from .native_pairs import paired_weights
 from .native_program import compile_plan
 from .native_screen import Screening
 from .native_trace import InstructionTime, TraceEvent, instruction_times, trace_events
@@ -193,7 +194,7 @@ class NativeExecutor:
         self.isa = level_of(isa)
         workspace = Workspace()
         pool = ThreadPool(threads, workspace.reserve)
-        packed = NativeWeights(weights, plan.weight_shapes, pool)
+        packed = NativeWeights(weights, plan.weight_shapes, pool, paired_weights(plan, weights))
         self._target: Target | None = Target(pool, workspace, self.isa, packed, weights, Screening(pool))
         self._sampler: RowSampler | None = RowSampler(pool, self.isa)
         self._programs: dict[frozenset[int], CompiledPlan] = {}

@@ -35,8 +35,9 @@ from .native_readers import Readers
 from .native_rounding import fine_weights
 from .native_weights import wants_blocks
 
-_BLOCK_FLOATS = 12
-"""A block of 32 rounded activations takes 48 bytes: see ActivationBlock in csrc/kernels/linear.h."""
+_BLOCK_FLOATS, _PAIR_FLOATS = 12, 22
+"""A block of 32 rounded activations takes 48 bytes, a pair of them for weights in pairs 88: see
+ActivationBlock and ActivationPair in csrc/kernels/linear.h."""
 
 
 def layer_ends(plan: Plan) -> set[int]:
@@ -60,7 +61,8 @@ class _Lowering:
         sets = dict.fromkeys(shape.rows for shape in self._plan.shapes if shape.rows != ALL_ROWS)
         self._row_sets = {ALL_ROWS: 0} | {name: number for number, name in enumerate(sets, start=1)}
         self._ids = [self._value(shape.width, shape.rows) for shape in self._plan.shapes]
-        self._blocks: dict[tuple[int, bool], int] = {}  # (value, fine) -> its rounded form, within a segment
+        # (value, fine, pairs to a unit) -> its rounded form, within a segment of the plan
+        self._blocks: dict[tuple[int, bool, int], int] = {}
         self._fine = fine_weights(plan)
         self._readers = Readers(fused, target.weights, self._fine)
         self._layers: list[int] = []
@@ -111,14 +113,20 @@ class _Lowering:
                 self._taps.append(TapSource(index, step.op.mass, mass=number))
                 number += 1
 
+    def _rounded(self, value: int, pairs: int) -> int:
+        """A place for the rounded form of a value."""
+        shape = self._plan.shapes[value]
+        floats = -(-shape.width // 64) * _PAIR_FLOATS if pairs else shape.width // 32 * _BLOCK_FLOATS
+        return self._value(floats, shape.rows)
+
     def _input(self, value: int, *weights: str, fine: bool = False) -> tuple[int, int]:
         """The float and the rounded form of a linear's input, -1 for one that no weight reads."""
-        key = (value, fine)
+        pairs = self._weights.paired.get(weights[0], 0)  # and of all of them: see paired_weights
+        key = (value, fine, pairs)
         formats = [wants_blocks(self._target.weights[name]) for name in weights]
         if any(formats) and key not in self._blocks:
-            shape = self._plan.shapes[value]
-            self._blocks[key] = self._value(shape.width // 32 * _BLOCK_FLOATS, shape.rows)
-            self._program.quantize(self._ids[value], self._blocks[key], fine)
+            self._blocks[key] = self._rounded(value, pairs)
+            self._program.quantize(self._ids[value], self._blocks[key], fine, pairs)
         return (-1 if all(formats) else self._ids[value]), (self._blocks[key] if any(formats) else -1)
 
     def embed(self, step: Step) -> None:
@@ -167,16 +175,14 @@ class _Lowering:
         op = step.op
         assert isinstance(op, GatedLinear)
         (output,) = step.outputs
-        shape = self._plan.shapes[output]
         x, blocks = self._input(step.inputs[0], op.gate, op.up)
         quantized, floats = -1, self._ids[output]
+        pairs = self._readers.pairs(output, self._weights.paired)
         if self._readers.as_blocks(output):
-            quantized = self._blocks[output, False] = self._value(
-                shape.width // 32 * _BLOCK_FLOATS, shape.rows
-            )
+            quantized = self._blocks[output, False, pairs] = self._rounded(output, pairs)
             floats = -1 if self._readers.only_as_blocks(output) else floats
         gate, up = self._weights.matrix(op.gate), self._weights.matrix(op.up)
-        self._program.gated_linear(x, blocks, gate, up, op.activation.value, floats, quantized)
+        self._program.gated_linear(x, blocks, gate, up, op.activation.value, floats, quantized, pairs)
 
     def norm(self, step: Step) -> None:
         op = step.op

@@ -27,6 +27,11 @@ class Readers:
         """Whether some step multiplies a value, rounded in blocks of 32."""
         return any(self._multiplies(step, value) for step in self._plan.steps)
 
+    def pairs(self, value: int, paired: Mapping[str, int]) -> int:
+        """How many pairs of blocks those steps want to a unit; 0 for blocks."""
+        steps = [step for step in self._plan.steps if self._multiplies(step, value)]
+        return max((paired.get(name, 0) for step in steps for name in step.op.weights), default=0)
+
     def only_as_blocks(self, value: int) -> bool:
         """Of one that is read as blocks: nobody reads it as floats, in this segment or after a cut."""
         steps = self._plan.steps

@@ -22,8 +22,14 @@ class NativeWeights:
     """Packs weights when first asked for. Two names of one weight (tied embeddings) share one copy."""
 
     def __init__(
-        self, weights: Mapping[str, Weight], shapes: Mapping[str, tuple[int, ...]], threads: ThreadPool
+        self,
+        weights: Mapping[str, Weight],
+        shapes: Mapping[str, tuple[int, ...]],
+        threads: ThreadPool,
+        paired: Mapping[str, int],
     ) -> None:
+        self.paired = paired
+        """Matrices that are held in pairs of blocks, and how many of these a segment has."""
         self._weights = weights
         self._shapes = shapes
         self._threads = threads
@@ -40,7 +46,7 @@ class NativeWeights:
         if name not in self._named:
             weight = self._weight(name)
             twins = (packed for other, packed in self._named.items() if self._weights[other] is weight)
-            self._named[name] = next(twins, ()) or self._load(weight)
+            self._named[name] = next(twins, ()) or self._load(weight, self.paired.get(name, 0))
         return self._named[name]
 
     def vector(self, name: str | None) -> F32 | None:
@@ -75,30 +81,33 @@ class NativeWeights:
             raise ModelFileError(f"the plan wants {self._shapes[name]}", subject=name, value=weight.shape)
         return weight
 
-    def _load(self, weight: Weight) -> tuple[PackedWeight, ...]:
+    def _load(self, weight: Weight, segment: int) -> tuple[PackedWeight, ...]:
         """The matrices of a weight; its bytes, perhaps made for this alone, are not kept."""
         tensor = weight.load()
         rows = tensor.shape[-2]
         flat = Tensor(tensor.name, tensor.format, (tensor.num_rows, tensor.shape[-1]), tensor.data)
         starts = range(0, flat.num_rows, rows)
-        packed = tuple(self._pack(flat.rows(start, start + rows)) for start in starts)
+        memory = None if segment else self._memory
+        packed = tuple(self._pack(flat.rows(start, start + rows), memory) for start in starts)
+        if segment:
+            packed = tuple(plain.in_pairs(segment, self._threads, self._memory) for plain in packed)
         release_pages(tensor.data)
         return packed
 
-    def _pack(self, tensor: Tensor) -> PackedWeight:
+    def _pack(self, tensor: Tensor, memory: WeightMemory | None) -> PackedWeight:
         outputs, inputs = tensor.shape
         form = tensor.format
         if form.panel is None:
-            weight = PackedWeight(outputs, inputs, WeightLayout.floats(form.name), self._memory)
+            weight = PackedWeight(outputs, inputs, WeightLayout.floats(form.name), memory)
             weight.pack_floats(0, tensor.row_bytes(), self._threads)
         elif reads_gguf(form.name):
-            weight = PackedWeight(outputs, inputs, WeightLayout.gguf(form.name), self._memory)
+            weight = PackedWeight(outputs, inputs, WeightLayout.gguf(form.name), memory)
             weight.pack_gguf(0, form.name, tensor.row_bytes(), self._threads)
         else:
-            weight = self._pack_codes(tensor)
+            weight = self._pack_codes(tensor, memory)
         return weight
 
-    def _pack_codes(self, tensor: Tensor) -> PackedWeight:
+    def _pack_codes(self, tensor: Tensor, memory: WeightMemory | None) -> PackedWeight:
         outputs, inputs = tensor.shape
         panel, unpack = tensor.format.panel, tensor.format.unpack
         assert panel is not None
@@ -106,7 +115,7 @@ class NativeWeights:
         layout = WeightLayout.block(
             panel.bits, panel.group, panel.offset, panel.scale_dtype, panel.has_minimum, panel.table
         )
-        weight = PackedWeight(outputs, inputs, layout, self._memory)
+        weight = PackedWeight(outputs, inputs, layout, memory)
         step = max(1, _SLICE_ELEMENTS // inputs)
         for start in range(0, outputs, step):
             rows = tensor.rows(start, min(start + step, outputs))

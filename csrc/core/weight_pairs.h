@@ -1,0 +1,29 @@
+// Weights of 4 bits in pairs of blocks, all of whose numbers are integers: what products of many rows read
+// quickest. 64 inputs of a panel are 512 bytes of codes, four inputs of an output after four of the next one,
+// block 1 in the high nibbles and block 2 in the low ones; 16 pairs of int16 scales and 16 of minimums, again
+// block 1 in the high half; after the last pair comes a float unit for each output, a
+// power of two. Of block b
+//     weight = unit / 2^15 * scale[b] * (code - 8) + unit / 2^10 * minimum[b]
+// where minimums are those of kBlock + 8 * scale. Scales of float16 are exact where they are at least a 16th
+// of a row's largest; minimums are to within a 2,000th of it. A row with a NaN or infinity has the unit NaN.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/linear.h"
+
+namespace pelton {
+
+// Whether such weights can be had from weights held so: 4 bits, groups of 32, float16 scales and minimums.
+bool has_pairs(const WeightLayout& layout) noexcept;
+WeightLayout pairs_layout(int segment) noexcept;
+std::int64_t pairs_panel_bytes(std::int64_t inputs) noexcept;
+
+// One panel, [pairs_panel_bytes] of zeros, from one of `plain`, whose layout has_pairs(). Units are such that
+// no total of `segment` pairs can leave 32 bits, whatever the activations.
+void pack_pairs(const WeightView& plain, std::int64_t panel, int segment, std::uint8_t* to);
+
+// One output of a panel as float32 [inputs].
+void unpack_pairs(const std::uint8_t* panel, int lane, std::int64_t inputs, float* values);
+
+}  // namespace pelton

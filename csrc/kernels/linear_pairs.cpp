@@ -1,0 +1,254 @@
+// Products of 4-bit weights in pairs of blocks: see core/weight_pairs.h for what a panel holds. For each
+// segment of inputs, in rising order,
+//     total = sum over two parts: part1 * scale1 + part2 * scale2, + sum over blocks: minimum * sum of codes
+//     acc = fma(total, unit of the segment, acc)
+// and at the end y = acc * unit of the output. Parts are blocks, of fine activations halves of them; a part
+// is the exact sum of (code - 8) * q, a scale the weight's times the activation's without its last 15 bits.
+// All but acc are integers that cannot overflow.
+//
+// The sums of two parts, of block 1 above that of block 2, are the halves of one register, so that one
+// instruction multiplies both by their scales and adds them up; no number is widened, or made a float but
+// once in a segment. Of 64 inputs the ports that have 16 dot products have 3 operations more, not 4 to 6.
+#include "isa/simd.h"
+#include "kernels/linear.h"
+#include "kernels/linear_finish.h"
+#include "kernels/linear_tile.h"
+
+namespace pelton::PELTON_ISA {
+
+namespace {
+
+constexpr int64_t kPairCodeBytes = 512, kPairSetBytes = 64;  // of 16 outputs; a set is of scales or minimums
+constexpr int64_t kPairBytes = kPairCodeBytes + 2 * kPairSetBytes;
+
+// One number for each row and panel of a tile.
+template <int kRows, int kPanels>
+using Numbers = i32x16[kPanels][kRows];
+
+PELTON_INLINE i32x16 set1_bytes(const void* four) {
+    int32_t bytes;
+    memcpy(&bytes, four, sizeof bytes);
+    return set1_i32(bytes);
+}
+
+// Of AVX-512 only: elsewhere a tile has one panel.
+constexpr int64_t kFewSums = 4;
+template <int kRows, int kPanels>
+constexpr bool kIsLarge = kRows * kPanels > kFewSums;
+
+using Sum = DotSum<true>;
+
+// Both parts of a pair, kSteps steps of four inputs each: sums of (code - 8) * q with that of block 1 above
+// that of block 2. `starts` has what makes codes codes - 8. High nibbles that stay where they are count 16
+// times.
+//
+// Of a large tile, which has no registers for more sums and needs none, the second sum begins with the first.
+// As in block_step, all rows take a step before the next one.
+template <int kSteps, int kRows, int kPanels>
+PELTON_INLINE void add_part(const uint8_t* codes, int64_t panel_bytes, const ActivationPair* x,
+                            int64_t row_pairs, int part, int first, Sum (&sums)[kPanels][kRows]) {
+    PELTON_UNROLL for (int step = first; step < first + kSteps; ++step) {
+        u8x64 four[kPanels];
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
+            const u8x64 packed = load_u8x64(codes + p * panel_bytes + 64 * step);
+            four[p] = part == 0 ? upper_nibbles(packed) : low_nibbles(packed);
+        }
+        PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+            const i32x16 q = set1_bytes(x[r * row_pairs].codes + kBlockInputs * part + 4 * step);
+            PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r].step(four[p], q);
+        }
+    }
+}
+
+template <int kSteps, int kRows, int kPanels>
+PELTON_INLINE void join_parts(const uint8_t* codes, int64_t panel_bytes, const ActivationPair* x,
+                              int64_t row_pairs, int first, int start, Sum (&sums)[kPanels][kRows]) {
+    PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] =
+        Sum::from(set1_i32(0));
+    add_part<kSteps>(codes, panel_bytes, x, row_pairs, 0, first, sums);
+    PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] =
+        Sum::from(shift_left<12>(sums[p][r].total()) + set1_i32(x[r * row_pairs].starts[start]));
+    add_part<kSteps>(codes, panel_bytes, x, row_pairs, 1, first, sums);
+}
+
+struct Joined {
+    i32x16 sum;
+    PELTON_INLINE i32x16 total() const { return sum; }
+};
+
+// The same of few rows, each of whose codes is loaded once.
+template <int kSteps, int kRows, int kPanels, class Ask>
+PELTON_INLINE void join_parts_of_few(const uint8_t* codes, int64_t panel_bytes, const ActivationPair* x,
+                                     int64_t row_pairs, int first, int start,
+                                     Joined (&joined)[kPanels][kRows], const Ask& ask) {
+    Sum above[kPanels][kRows], sums[kPanels][kRows];
+    PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
+        above[p][r] = sums[p][r] = Sum::from(set1_i32(0));
+    PELTON_UNROLL for (int step = first; step < first + kSteps; ++step) {
+        if (step % 4 == 0) ask(codes + step / 4 * (kPairBytes / 2));
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
+            const u8x64 packed = load_u8x64(codes + p * panel_bytes + 64 * step);
+            const u8x64 high = Sum::kTakesStart ? upper_nibbles(packed) : high_nibbles(packed);
+            const u8x64 low = low_nibbles(packed);
+            PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+                above[p][r].step(high, set1_bytes(x[r * row_pairs].codes + 4 * step));
+                sums[p][r].step(low, set1_bytes(x[r * row_pairs].codes + kBlockInputs + 4 * step));
+            }
+        }
+    }
+    constexpr int kPlaces = Sum::kTakesStart ? 12 : 16;
+    PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) joined[p][r]
+        .sum = sums[p][r].total() + shift_left<kPlaces>(above[p][r].total()) +
+               set1_i32(x[r * row_pairs].starts[start]);
+}
+
+// Adds what sums of parts, [panels][rows], come to with their scales, and the minimums with the first ones.
+template <int kRows, int kPanels, class Part>
+PELTON_INLINE void add_joined(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
+                              int64_t row_pairs, int join, const Part (&sums)[kPanels][kRows],
+                              Numbers<kRows, kPanels>& totals) {
+    i32x16 scales[kPanels], minimums[kPanels];
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
+        const auto* sets = reinterpret_cast<const int32_t*>(pair + p * panel_bytes + kPairCodeBytes);
+        scales[p] = load_i32(sets);
+        minimums[p] = load_i32(sets + kPanelOutputs);
+    }
+    PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+        const i32x16 by = set1_bytes(x[r * row_pairs].scales + 2 * join);
+        const i32x16 codes = set1_bytes(x[r * row_pairs].sums);
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
+            add_pair_products(totals[p][r], sums[p][r].total(), scaled_pairs(scales[p], by));
+        if (join > 0) continue;
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
+            add_pair_products(totals[p][r], minimums[p], codes);
+    }
+}
+
+// ask(half) asks ahead for what lies as far behind half of the pair's bytes.
+template <bool kFine, int kRows, int kPanels, class Ask>
+PELTON_INLINE void pair_step(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
+                             int64_t row_pairs, Numbers<kRows, kPanels>& totals, const Ask& ask) {
+    constexpr int kJoins = kFine ? 2 : 1, kSteps = 8 / kJoins;
+    PELTON_UNROLL for (int join = 0; join < kJoins; ++join) {
+        if constexpr (kIsLarge<kRows, kPanels>) {
+            Sum sums[kPanels][kRows];
+            join_parts<kSteps>(pair, panel_bytes, x, row_pairs, kSteps * join, join, sums);
+            add_joined(pair, panel_bytes, x, row_pairs, join, sums, totals);
+        } else {
+            Joined sums[kPanels][kRows];
+            join_parts_of_few<kSteps>(pair, panel_bytes, x, row_pairs, kSteps * join, join, sums, ask);
+            add_joined(pair, panel_bytes, x, row_pairs, join, sums, totals);
+        }
+    }
+}
+
+// What a tile asks for ahead: few rows what they will read, others what comes after their panels.
+template <int kRows, int kPanels>
+struct TileAhead {
+    Upcoming next, run;
+    const uint8_t* end;  // of the tile's first panel
+    int64_t panel_bytes, distance;
+    bool keep;
+
+    // As far on from half of a pair's bytes.
+    PELTON_INLINE void ask(const uint8_t* half) const {
+        if (next.step == 0)
+            prefetch_panels<kRows, kPanels, kPairBytes / 2>(half + distance, end, panel_bytes, keep);
+    }
+    PELTON_INLINE void begin_pair() {
+        if (next.step != 0) next.prefetch<kPanels>(panel_bytes);
+        if constexpr (kRows > 2) run.prefetch();
+    }
+    // The units are a line as well: without this each panel waits for one, which takes 15 % of one row's
+    // speed.
+    PELTON_INLINE void ask_for_units(const uint8_t* units) const {
+        if (next.step == 0) prefetch_panels<kRows, kPanels, 64>(units + distance, end, panel_bytes, keep);
+    }
+};
+
+template <int kRows, int kPanels>
+using Sums = f32x16[kPanels][kRows];
+
+// Adds a segment of `count` pairs to the sums of a tile.
+template <bool kFine, int kRows, int kPanels>
+PELTON_INLINE void add_segment(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
+                               int64_t row_pairs, int64_t count, Sums<kRows, kPanels>& sums,
+                               TileAhead<kRows, kPanels>& ahead) {
+    Numbers<kRows, kPanels> totals;
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r)
+        totals[p][r] = set1_i32(0);
+    for (int64_t i = 0; i < count; ++i, pair += kPairBytes, ++x) {
+        ahead.begin_pair();
+        pair_step<kFine, kRows, kPanels>(pair, panel_bytes, x, row_pairs, totals,
+                                         [&](const uint8_t* half) { ahead.ask(half); });
+    }
+    PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] =
+        fma(to_f32(totals[p][r]), set1(x[r * row_pairs - 1].unit), sums[p][r]);
+}
+
+// By itself, compilers find registers for a large tile's totals and parts; where there is more around it they
+// keep some in memory, which takes a tenth of the speed.
+template <bool kFine, int kRows, int kPanels>
+__attribute__((noinline)) void add_segment_alone(const uint8_t* pair, int64_t panel_bytes,
+                                                 const ActivationPair* x, int64_t row_pairs, int64_t count,
+                                                 Sums<kRows, kPanels>& sums,
+                                                 TileAhead<kRows, kPanels>& ahead) {
+    add_segment<kFine>(pair, panel_bytes, x, row_pairs, count, sums, ahead);
+}
+
+template <bool kFine, int kRows, int kPanels>
+void pair_tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next) {
+    const int64_t num_pairs = pairs_of(call.weight.inputs), panel_bytes = call.weight.panel_bytes;
+    const int64_t segment = call.weight.layout.segment;
+    const uint8_t* pair = call.weight.data + panel * panel_bytes;
+    const ActivationPair* x = call.pairs + row * num_pairs;
+    const int64_t distance = call.reading.ahead != 0 ? call.reading.ahead : kRows > 1 ? 8192 : 6144;
+    TileAhead<kRows, kPanels> ahead{
+        next, {}, pair + panel_bytes, panel_bytes, distance / kPanels, call.reading.keep};
+    if constexpr (kRows > 2)  // few rows leave memory no time for more than their weights
+        if (next.step != 0) ahead.run = run_of_tile(call.ahead, num_pairs);
+    Sums<kRows, kPanels> sums;
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+        sums[p][r] = set1(0.0f);
+        if constexpr (kRows > 2) ask_for_outputs(call, panel + p, row + r);
+    }
+    for (int64_t first = 0; first < num_pairs; first += segment) {
+        const int64_t left = num_pairs - first, count = left < segment ? left : segment;
+        if constexpr (kIsLarge<kRows, kPanels>)
+            add_segment_alone<kFine>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
+        else
+            add_segment<kFine>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
+        pair += count * kPairBytes;
+        x += count;
+    }
+    ahead.ask_for_units(pair);
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
+        const f32x16 unit = load(reinterpret_cast<const float*>(pair + p * panel_bytes));
+        PELTON_UNROLL for (int r = 0; r < kRows; ++r) finish_row(call, panel + p, row + r, sums[p][r] * unit);
+    }
+}
+
+template <bool kFine>
+struct PairTiles {
+    template <int kRows, int kPanels>
+    static PELTON_INLINE void tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next) {
+        pair_tile<kFine, kRows, kPanels>(call, panel, row, next);
+    }
+    template <int kPanels>
+    static PELTON_INLINE void panels(const LinearCall& call, int64_t panel, const uint8_t* then, int64_t row,
+                                     int64_t end) {
+        const int64_t tiles = (end - row + kTileRows - 1) / kTileRows;
+        const int64_t pairs = pairs_of(call.weight.inputs), steps = tiles * pairs;
+        const bool alone = tiles == 1 && (end - row) * kPanels <= kFewSums;
+        const int64_t step = alone ? 0 : (call.weight.panel_bytes + steps - 1) / steps;
+        run_rows<PairTiles, kPanels>(call, panel, {then, step}, pairs, row, end);
+    }
+};
+
+}  // namespace
+
+void linear_pairs(const LinearCall& call, const LinearRange& range) {
+    call.fine ? run_tiles<PairTiles<true>>(call, range) : run_tiles<PairTiles<false>>(call, range);
+}
+
+}  // namespace pelton::PELTON_ISA
