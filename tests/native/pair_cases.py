@@ -1,4 +1,4 @@
-"""Weights in pairs of blocks and what they multiply, in NumPy: the definition of csrc/kernels/linear_pairs.cpp."""
+"""Weights in pairs of blocks and their products in NumPy: what defines csrc/kernels/linear_pairs.cpp."""
 
 from __future__ import annotations
 
