@@ -26,10 +26,10 @@ class SharedPieces {
     // All of a product, untaken, in pieces of at least `least` panels, 2, 4 or 8. One thread, before any
     // other takes a piece.
     void cut(std::int64_t rows, std::int64_t panels, int threads, const WeightReading& reading,
-             std::int64_t least = 2) {
+             std::int64_t least = 2, bool keeps_rows = true) {
         rows_ = rows;
         panels_ = panels;
-        height_ = piece_height(rows, threads, reading);
+        height_ = keeps_rows ? piece_height(rows, threads, reading) : kPieceRows;
         std::int64_t count = 0;
         for (width_ = kPiecePanels;; width_ /= 2) {
             across_ = (panels + width_ - 1) / width_;
