@@ -19,69 +19,63 @@ constexpr double kMostInt16 = 32767.0;
 constexpr double kMostPart = 8 * 127 * kBlockInputs + 1;
 constexpr double kMostSum = (127 * kBlockInputs << kPairScaleBits >> kPairSumBits) + 1;
 
-struct ScaleAndMinimum {
-    double scale, minimum;  // of code - 8
+// Of an output's blocks, scales and the minimums of code - 8.
+struct Lanes {
+    double scales[kPanelOutputs], minimums[kPanelOutputs];
 };
 
-using Row = std::vector<ScaleAndMinimum>;  // one output's blocks
-
-// Of an output of a panel.
-void read_row(const WeightView& plain, const std::uint8_t* panel, int lane, Row& row) {
-    for (std::size_t i = 0; i < row.size(); ++i) {
-        const auto place = block_place(panel, static_cast<std::int64_t>(i), plain.layout);
-        const std::uint8_t* own = place.sets + lane * scale_bytes(plain.layout);
-        const double scale = get_scale(own, plain.layout, nullptr);
-        row[i] = {scale,
-                  get_scale(own + set_bytes(plain.layout), plain.layout, nullptr) + kCodeOffset * scale};
+Lanes read_lanes(const std::uint8_t* sets, const WeightLayout& plain) {
+    Lanes lanes;
+    for (int lane = 0; lane < kPanelOutputs; ++lane) {
+        const std::uint8_t* own = sets + lane * scale_bytes(plain);
+        lanes.scales[lane] = get_scale(own, plain, nullptr);
+        lanes.minimums[lane] = get_scale(own + set_bytes(plain), plain, nullptr);
+        lanes.minimums[lane] += kCodeOffset * lanes.scales[lane];
     }
+    return lanes;
 }
 
-// Whether no total of a segment can leave 32 bits, nor a number its 16.
-bool fits(const Row& row, int segment, double unit) {
-    const double scale_unit = std::ldexp(unit, -kScaleProductBits);
-    const double minimum_unit = std::ldexp(unit, -kPairSumBits);
-    double total = 0.0;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-        if (i % static_cast<std::size_t>(2 * segment) == 0) total = 0.0;
-        const double scale = std::abs(row[i].scale) / scale_unit,
-                     minimum = std::abs(row[i].minimum) / minimum_unit;
-        if (!(scale <= kMostInt16 && minimum <= kMostInt16)) return false;
-        total += (std::ldexp(scale, kPairScaleBits - kScaleProductBits) + 2) * kMostPart +
-                 (minimum + 1) * kMostSum;
-        if (total > std::numeric_limits<std::int32_t>::max()) return false;
-    }
-    return true;
-}
+// What an output's unit has to hold: the largest numbers, and the most that a segment's total can be with a
+// unit of 1, but for what rounding adds.
+struct Extent {
+    double scale = 0.0, minimum = 0.0, total = 0.0, segment = 0.0;
+    bool finite = true;
 
-// The least power of two with which a row fits; NaN where none does.
-float unit_of(const Row& row, int segment) {
-    double largest = 0.0;
-    for (const ScaleAndMinimum& block : row) {
-        if (!std::isfinite(block.scale) || !std::isfinite(block.minimum))
-            return std::numeric_limits<float>::quiet_NaN();
-        largest = std::max(largest, std::abs(block.scale));
+    void add(double block_scale, double block_minimum) {
+        finite = finite && std::isfinite(block_scale) && std::isfinite(block_minimum);
+        scale = std::max(scale, std::abs(block_scale));
+        minimum = std::max(minimum, std::abs(block_minimum));
+        segment += std::abs(block_scale) * ((1 << kPairScaleBits) * kMostPart);
+        segment += std::abs(block_minimum) * ((1 << kPairSumBits) * kMostSum);
     }
-    if (largest == 0.0) largest = std::ldexp(1.0, -24);  // of minimums alone; of float16 the least
-    double unit = std::ldexp(1.0, std::ilogb(largest));
-    while (!fits(row, segment, unit)) unit *= 2.0;
-    return static_cast<float>(unit);
-}
+    void end_segment() {
+        total = std::max(total, segment);
+        segment = 0.0;
+    }
+    // Whether no total can leave 32 bits, nor a number its 16.
+    bool fits(double unit, int segment_pairs) const {
+        const double rounding = 2 * segment_pairs * (2 * kMostPart + kMostSum);
+        return scale * (1 << kScaleProductBits) <= kMostInt16 * unit &&
+               minimum * (1 << kPairSumBits) <= kMostInt16 * unit &&
+               total + rounding * unit <= std::numeric_limits<std::int32_t>::max() * unit;
+    }
+    // The least power of two that fits; NaN where none does.
+    double unit(int segment_pairs) const {
+        if (!finite) return std::numeric_limits<double>::quiet_NaN();
+        // Of minimums alone that of float16's least scale.
+        double found = std::ldexp(1.0, scale == 0.0 ? -24 : std::ilogb(scale));
+        while (!fits(found, segment_pairs)) found *= 2.0;
+        return found;
+    }
+};
 
 std::int16_t rounded(double value) { return static_cast<std::int16_t>(std::lrint(value)); }
 
-void write_row(const Row& row, int segment, int lane, std::uint8_t* to) {
-    const float unit = unit_of(row, segment);
-    const std::int64_t blocks = static_cast<std::int64_t>(row.size()), pairs = (blocks + 1) / 2;
-    std::memcpy(to + pairs * kPairBytes + lane * 4, &unit, 4);
-    if (std::isnan(unit)) return;
-    for (std::int64_t i = 0; i < blocks; ++i) {
-        const ScaleAndMinimum& block = row[static_cast<std::size_t>(i)];
-        const std::int16_t scale = rounded(std::ldexp(block.scale / unit, kScaleProductBits));
-        const std::int16_t minimum = rounded(std::ldexp(block.minimum / unit, kPairSumBits));
-        std::uint8_t* sets = to + i / 2 * kPairBytes + kCodeBytes + 4 * lane + (1 - i % 2) * 2;
-        std::memcpy(sets, &scale, 2);
-        std::memcpy(sets + kSetBytes, &minimum, 2);
-    }
+void write_lane(double scale, double minimum, double inverse_unit, std::uint8_t* to) {
+    const std::int16_t numbers[2] = {rounded(scale * inverse_unit * (1 << kScaleProductBits)),
+                                     rounded(minimum * inverse_unit * (1 << kPairSumBits))};
+    std::memcpy(to, &numbers[0], 2);
+    std::memcpy(to + kSetBytes, &numbers[1], 2);
 }
 
 // A block's codes of 16 outputs, its halves' in low and high nibbles, to all low or all high ones.
@@ -115,10 +109,27 @@ void pack_pairs(const WeightView& plain, std::int64_t panel, int segment, std::u
     const std::int64_t blocks = plain.inputs / kBlockInputs;
     for (std::int64_t i = 0; i < blocks; ++i)
         add_codes(block_place(from, i, plain.layout).codes, i % 2 == 0 ? 4 : 0, to + i / 2 * kPairBytes);
-    Row row(static_cast<std::size_t>(blocks));
+    std::vector<Lanes> read(static_cast<std::size_t>(blocks));
+    Extent extents[kPanelOutputs];
+    for (std::int64_t i = 0; i < blocks; ++i) {
+        const Lanes& lanes = read[static_cast<std::size_t>(i)] =
+            read_lanes(block_place(from, i, plain.layout).sets, plain.layout);
+        const bool ends = (i + 1) % (2 * segment) == 0 || i + 1 == blocks;
+        for (int lane = 0; lane < kPanelOutputs; ++lane) {
+            extents[lane].add(lanes.scales[lane], lanes.minimums[lane]);
+            if (ends) extents[lane].end_segment();
+        }
+    }
     for (int lane = 0; lane < kPanelOutputs; ++lane) {
-        read_row(plain, from, lane, row);
-        write_row(row, segment, lane, to);
+        const double unit = extents[lane].unit(segment), inverse = 1.0 / unit;
+        const auto kept = static_cast<float>(unit);
+        std::memcpy(to + pairs_of(plain.inputs) * kPairBytes + lane * 4, &kept, 4);
+        if (std::isnan(unit)) continue;
+        for (std::int64_t i = 0; i < blocks; ++i) {
+            const Lanes& lanes = read[static_cast<std::size_t>(i)];
+            write_lane(lanes.scales[lane], lanes.minimums[lane], inverse,
+                       to + i / 2 * kPairBytes + kCodeBytes + 4 * lane + (1 - i % 2) * 2);
+        }
     }
 }
 

@@ -58,8 +58,10 @@ def _stored_row(scales: NDArray[np.float64], minimums: NDArray[np.float64], segm
     unit = 2.0 ** np.floor(np.log2(largest))
     while True:
         s, m = scales / unit * 2.0**15, minimums / unit * 2.0**10
-        totals = (s / 4 + 2) * (8 * 127 * 32 + 1) + (m + 1) * (127 * 32 * 8 + 1)
-        most = max(totals[i : i + 2 * segment].sum() for i in range(0, len(totals), 2 * segment))
+        part, total = 8 * 127 * 32 + 1, 127 * 32 * 8 + 1
+        terms = s / 4 * part + m * total
+        most = max(terms[i : i + 2 * segment].sum() for i in range(0, len(terms), 2 * segment))
+        most += 2 * segment * (2 * part + total)  # rounding
         if max(s.max(), m.max()) <= 32767 and most <= 2**31 - 1:
             return float(unit)
         unit *= 2.0
