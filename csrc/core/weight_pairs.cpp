@@ -12,7 +12,6 @@ namespace pelton {
 
 namespace {
 
-constexpr std::int64_t kCodeBytes = 512, kSetBytes = 64, kPairBytes = kCodeBytes + 2 * kSetBytes;
 constexpr double kMostInt16 = 32767.0;
 // The most that (code - 8) * q adds up to in a block, and a sum of codes once it is cut; with what rounding
 // adds.
@@ -75,14 +74,15 @@ void write_lane(double scale, double minimum, double inverse_unit, std::uint8_t*
     const std::int16_t numbers[2] = {rounded(scale * inverse_unit * (1 << kScaleProductBits)),
                                      rounded(minimum * inverse_unit * (1 << kPairSumBits))};
     std::memcpy(to, &numbers[0], 2);
-    std::memcpy(to + kSetBytes, &numbers[1], 2);
+    std::memcpy(to + kPairSetBytes, &numbers[1], 2);
 }
 
 // A block's codes of 16 outputs, its halves' in low and high nibbles, to all low or all high ones.
 void add_codes(const std::uint8_t* from, int shift, std::uint8_t* to) {
-    for (int i = 0; i < kCodeBytes / 2; ++i) {
+    for (int i = 0; i < kPairCodeBytes / 2; ++i) {
         to[i] = static_cast<std::uint8_t>(to[i] | (from[i] & 15) << shift);
-        to[i + kCodeBytes / 2] = static_cast<std::uint8_t>(to[i + kCodeBytes / 2] | from[i] >> 4 << shift);
+        to[i + kPairCodeBytes / 2] =
+            static_cast<std::uint8_t>(to[i + kPairCodeBytes / 2] | from[i] >> 4 << shift);
     }
 }
 
@@ -128,7 +128,7 @@ void pack_pairs(const WeightView& plain, std::int64_t panel, int segment, std::u
         for (std::int64_t i = 0; i < blocks; ++i) {
             const Lanes& lanes = read[static_cast<std::size_t>(i)];
             write_lane(lanes.scales[lane], lanes.minimums[lane], inverse,
-                       to + i / 2 * kPairBytes + kCodeBytes + 4 * lane + (1 - i % 2) * 2);
+                       to + i / 2 * kPairBytes + kPairCodeBytes + 4 * lane + (1 - i % 2) * 2);
         }
     }
 }
@@ -142,9 +142,9 @@ void unpack_pairs(const std::uint8_t* panel, int lane, std::int64_t inputs, floa
         const std::uint8_t byte = pair[k / 4 * 64 + 4 * lane + k % 4];
         const int code = block % 2 == 0 ? byte >> 4 : byte & 15;
         std::int16_t scale, minimum;
-        const std::uint8_t* sets = pair + kCodeBytes + 4 * lane + (1 - block % 2) * 2;
+        const std::uint8_t* sets = pair + kPairCodeBytes + 4 * lane + (1 - block % 2) * 2;
         std::memcpy(&scale, sets, 2);
-        std::memcpy(&minimum, sets + kSetBytes, 2);
+        std::memcpy(&minimum, sets + kPairSetBytes, 2);
         values[i] = static_cast<float>(std::ldexp(unit, -kScaleProductBits) * scale * (code - kCodeOffset) +
                                        std::ldexp(unit, -kPairSumBits) * minimum);
     }

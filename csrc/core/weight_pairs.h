@@ -1,11 +1,12 @@
 // Weights of 4 bits in pairs of blocks, all of whose numbers are integers: what products of many rows read
 // quickest. 64 inputs of a panel are 512 bytes of codes, four inputs of an output after four of the next one,
 // block 1 in the high nibbles and block 2 in the low ones; 16 pairs of int16 scales and 16 of minimums, again
-// block 1 in the high half; after the last pair comes a float unit for each output, a
-// power of two. Of block b
-//     weight = unit / 2^15 * scale[b] * (code - 8) + unit / 2^10 * minimum[b]
-// where minimums are those of kBlock + 8 * scale. Scales of float16 are exact where they are at least a 16th
-// of a row's largest; minimums are to within a 2,000th of it. A row with a NaN or infinity has the unit NaN.
+// block 1 in the high half. After the last pair comes a float unit for each output, a power of two. A weight
+// of block b is
+//     unit / 2^15 * scale[b] * (code - 8) + unit / 2^10 * minimum[b]
+// where minimums are those of kBlock + 8 * scale. As a rule scales are exact where they are an eighth of a
+// row's largest or more, and minimums to within a 500th of that. The unit of a row with a NaN or infinity is
+// NaN.
 #pragma once
 
 #include <cstdint>

@@ -65,6 +65,8 @@ static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by th
 // Two blocks, whose sums of products share a register. Pairs share a unit; the more of them, the less often
 // are sums made floats, and the less exact are scales.
 constexpr int kPairInputs = 2 * kBlockInputs, kMostSegmentPairs = 9;
+constexpr int kPairCodeBytes = 512, kPairSetBytes = 64;  // of 16 outputs; scales are a set, and minimums
+constexpr int kPairBytes = kPairCodeBytes + 2 * kPairSetBytes;
 constexpr int kCodeOffset = 8;         // of a 4-bit weight's code
 constexpr int kPairScaleBits = 13;     // the largest scale of a segment is at most 2^13, and more than 2^12
 constexpr int kScaleProductBits = 15;  // dropped from a weight's scale times an activation's
@@ -77,9 +79,8 @@ struct ActivationPair {
     int8_t codes[kPairInputs];  // -127..127
     int16_t scales[4];          // 0..2^13; of two that go together here and below, block 2 comes first
     int16_t sums[2];            // of each block: scale times sum of codes, without its last kPairSumBits
-    int32_t
-        starts[2];  // of sums of both blocks, or of their first halves and of their second: start_of_parts
-    float unit;     // a power of two, the segment's
+    int32_t starts[2];          // of both blocks' sums, or of those of their halves: see start_of_parts
+    float unit;                 // a power of two, the segment's
 };
 static_assert(sizeof(ActivationPair) == 88, "rows of pairs are addressed by this size");
 

@@ -18,9 +18,6 @@ namespace pelton::PELTON_ISA {
 
 namespace {
 
-constexpr int64_t kPairCodeBytes = 512, kPairSetBytes = 64;  // of 16 outputs; a set is of scales or minimums
-constexpr int64_t kPairBytes = kPairCodeBytes + 2 * kPairSetBytes;
-
 // One number for each row and panel of a tile.
 template <int kRows, int kPanels>
 using Numbers = i32x16[kPanels][kRows];

@@ -82,10 +82,6 @@ void quantize_segment(const float* x, int64_t blocks, bool fine, ActivationPair*
         finish_pair(scales + 4 * pair, sums + 4 * pair, fine, by.unit, to + pair);
 }
 
-}  // namespace
-
-namespace {
-
 template <bool kFine>
 void quantize_rows(const float* x, int64_t stride, int64_t width, int segment, ActivationPair* pairs,
                    int64_t rows) {

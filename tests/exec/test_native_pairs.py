@@ -47,6 +47,11 @@ def test_a_weight_of_two_names_has_one_form() -> None:
     assert paired_weights(model.plan, shared)["blk.0.attn_q"] == 9
     table = {**model.weights, "token_embd": square}
     assert "blk.0.attn_output" not in paired_weights(model.plan, table)
+    chain = {**shared, "blk.0.ffn_gate": model.weights["blk.0.ffn_down"]}  # of other segments than its twin
+    kept = {"attn_q", "attn_k", "attn_v", "attn_output"}
+    assert paired_weights(model.plan, chain).keys() == {f"blk.0.{name}" for name in kept}
+    chain["blk.0.attn_v"] = chain["blk.0.ffn_up"]  # whose group is plain, so q is, so its twin is
+    assert not paired_weights(model.plan, chain)
 
 
 @pytest.mark.parametrize("number_format", ["F32", "Q4_0", "Q8_0"])

@@ -34,8 +34,10 @@ def paired_weights(plan: Plan, weights: Mapping[str, Weight]) -> Mapping[str, in
         for weight in (weights[name] for name in names):
             if not whole or segments.setdefault(id(weight), segment) != segment:
                 plain.add(id(weight))
-    kept = [names for names in readers.values() if not any(id(weights[name]) in plain for name in names)]
-    return {name: segments[id(weights[name])] for names in kept for name in names}
+    groups = [{name: id(weights[name]) for name in names} for names in readers.values()]
+    while grown := {own for ids in groups if plain & set(ids.values()) for own in ids.values()} - plain:
+        plain |= grown  # a weight may stand in several groups
+    return {name: segments[own] for ids in groups for name, own in ids.items() if own not in plain}
 
 
 def _segment(inputs: int) -> int:
