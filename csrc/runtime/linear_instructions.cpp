@@ -223,8 +223,10 @@ void GatedLinearInstruction::check(const ValueCheck& values) const {
         values.that(weight->outputs() == gate_->outputs(), "gate and up differ in outputs");
     }
     if (output_ >= 0) values.shape("the output", output_, gate_->outputs(), row_set);
+    // Also where nothing is rounded: it says in what panels pieces are cut.
+    values.that(segment_ >= 0 && segment_ <= kPiecePanels * kPanelOutputs / kPairInputs,
+                "a segment is at most as wide as a piece");
     if (quantized_ < 0) return;
-    values.that(segment_ >= 0 && whole_panels(segment_) <= kPiecePanels, "a segment is as wide as a piece");
     segment_ > 0 ? values.pairs("the rounded output", quantized_, gate_->outputs(), row_set)
                  : values.blocks("the rounded output", quantized_, gate_->outputs(), row_set);
 }

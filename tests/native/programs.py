@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from pelton import _native
@@ -71,6 +72,14 @@ class Building:
     def finish(self, *keep: int) -> _native.Program:
         self.program.finish(keep)
         return self.program
+
+
+def assert_refused(build: Callable[[Building], object], message: str) -> None:
+    """What `build` appends is refused when the program is finished, with words that match."""
+    building = Building()
+    build(building)
+    with pytest.raises(ValueError, match=message):
+        building.finish()
 
 
 def begin(

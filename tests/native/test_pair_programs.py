@@ -11,7 +11,7 @@ from pelton import _native
 
 from .linear_cases import POOL, product, random_rows
 from .pair_cases import random_weight
-from .programs import Building, begin, block_weight, weight
+from .programs import Building, assert_refused, begin, block_weight, weight
 
 Build = Callable[[Building], object]
 PAIRS = random_weight(32, 64, 2).packed  # reads rows of 22 floats
@@ -24,6 +24,11 @@ def linear(b: Building, rounded: int) -> None:
 def gated(b: Building, outputs: int, quantized: int, segment: int) -> None:
     up = weight(outputs, 16)
     b.program.gated_linear(b.embedded(), -1, up, up, "silu", -1, b.value(quantized), segment)
+
+
+def gated_floats(b: Building, segment: int) -> None:
+    up = weight(32, 16)
+    b.program.gated_linear(b.embedded(), -1, up, up, "silu", b.value(32), -1, segment)
 
 
 def experts(b: Building) -> None:
@@ -52,18 +57,16 @@ WRONG: dict[str, tuple[Build, str]] = {
         "quantize: a segment has at most 9 pairs",
     ),
     "gated: output": (lambda b: gated(b, 64, 24, 2), "the rounded output is 24 wide, not 22"),
-    "gated: segment": (lambda b: gated(b, 576, 198, 9), "a segment is as wide as a piece"),
+    "gated: segment": (lambda b: gated(b, 576, 198, 9), "a segment is at most as wide as a piece"),
+    "gated: segment of nothing": (lambda b: gated_floats(b, 3), "a segment is at most as wide as a piece"),
+    "gated: negative segment": (lambda b: gated_floats(b, -1), "a segment is at most as wide as a piece"),
     "experts": (experts, "experts: weights of experts are not in pairs"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_fit_is_named(case: str) -> None:
-    build, message = WRONG[case]
-    building = Building()
-    build(building)
-    with pytest.raises(ValueError, match=message):
-        building.finish()
+    assert_refused(*WRONG[case])
 
 
 def test_a_screened_head_is_not_in_pairs() -> None:

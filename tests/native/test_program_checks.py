@@ -10,7 +10,7 @@ import pytest
 
 from pelton import _native
 
-from .programs import Arena, Building, attend, begin, block_weight, weight
+from .programs import Arena, Building, assert_refused, attend, begin, block_weight, weight
 
 Build = Callable[[Building], object]
 
@@ -223,11 +223,7 @@ def select_of(b: Building, row_set: int, width: int = 16) -> int:
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_fit_is_named(case: str) -> None:
-    build, message = WRONG[case]
-    building = Building()
-    build(building)
-    with pytest.raises(ValueError, match=message):
-        building.finish()
+    assert_refused(*WRONG[case])
 
 
 def test_what_fits_is_taken() -> None:
