@@ -24,7 +24,7 @@ std::int64_t raw_panel_bytes(const WeightLayout& layout, std::int64_t inputs) {
         case WeightKind::kBF16:
             return (inputs + 1) / 2 * kPanelOutputs * 4;
         case WeightKind::kPairs:
-            return pairs_panel_bytes(inputs);
+            return pairs_panel_bytes(inputs, layout.has_minimum);
     }
     return 0;
 }
@@ -97,8 +97,9 @@ void PackedWeight::take_memory(std::int64_t outputs, std::int64_t inputs, const 
 
 PackedWeight::PackedWeight(const PackedWeight& plain, int segment, WeightMemory* memory, ThreadPool& pool) {
     require(segment >= 1 && segment <= kMostSegmentPairs, "a segment has 1 to 9 pairs");
-    require(has_pairs(plain.layout()), "pairs are made of 4 bits in groups of 32 with float16 minimums");
-    take_memory(plain.outputs(), plain.inputs(), pairs_layout(segment), memory);
+    require(has_pairs(plain.layout()),
+            "pairs are made of 4 bits in groups of 32, with float16 minimums or an offset of 8");
+    take_memory(plain.outputs(), plain.inputs(), pairs_layout(segment, plain.layout().has_minimum), memory);
     pool.run([&](int thread_id) {
         const std::int64_t threads = pool.num_threads();
         for (std::int64_t panel = num_panels() * thread_id / threads;
@@ -189,7 +190,7 @@ void PackedWeight::unpack_row(std::int64_t row, float* values) const {
     const WeightLayout& layout = view_.layout;
     const std::uint8_t* panel = view_.data + row / kPanelOutputs * view_.panel_bytes;
     if (layout.kind == WeightKind::kPairs)
-        return unpack_pairs(panel, static_cast<int>(row % kPanelOutputs), inputs(), values);
+        return unpack_pairs(view_, row / kPanelOutputs, static_cast<int>(row % kPanelOutputs), values);
     if (layout.kind != WeightKind::kBlock) return unpack_float_row(row, values);
     BlockValues part;
     for (std::int64_t i = 0; i < inputs() / kBlockInputs; ++i) {

@@ -28,8 +28,10 @@ Lanes read_lanes(const std::uint8_t* sets, const WeightLayout& plain) {
     for (int lane = 0; lane < kPanelOutputs; ++lane) {
         const std::uint8_t* own = sets + lane * scale_bytes(plain);
         lanes.scales[lane] = get_scale(own, plain, nullptr);
-        lanes.minimums[lane] = get_scale(own + set_bytes(plain), plain, nullptr);
-        lanes.minimums[lane] += kCodeOffset * lanes.scales[lane];
+        lanes.minimums[lane] = 0.0;
+        if (plain.has_minimum)
+            lanes.minimums[lane] =
+                get_scale(own + set_bytes(plain), plain, nullptr) + kCodeOffset * lanes.scales[lane];
     }
     return lanes;
 }
@@ -68,13 +70,9 @@ struct Extent {
     }
 };
 
-std::int16_t rounded(double value) { return static_cast<std::int16_t>(std::lrint(value)); }
-
-void write_lane(double scale, double minimum, double inverse_unit, std::uint8_t* to) {
-    const std::int16_t numbers[2] = {rounded(scale * inverse_unit * (1 << kScaleProductBits)),
-                                     rounded(minimum * inverse_unit * (1 << kPairSumBits))};
-    std::memcpy(to, &numbers[0], 2);
-    std::memcpy(to + kPairSetBytes, &numbers[1], 2);
+void write_number(double value, std::uint8_t* to) {
+    const auto number = static_cast<std::int16_t>(std::lrint(value));
+    std::memcpy(to, &number, 2);
 }
 
 // A block's codes of 16 outputs, its halves' in low and high nibbles, to all low or all high ones.
@@ -90,25 +88,26 @@ void add_codes(const std::uint8_t* from, int shift, std::uint8_t* to) {
 
 bool has_pairs(const WeightLayout& layout) noexcept {
     return layout.kind == WeightKind::kBlock && layout.bits == 4 && layout.group == kBlockInputs &&
-           layout.half_scales && layout.has_minimum && !layout.has_table;
+           layout.half_scales && !layout.has_table && (layout.has_minimum || layout.offset == kCodeOffset);
 }
 
-WeightLayout pairs_layout(int segment) noexcept {
+WeightLayout pairs_layout(int segment, bool has_minimum) noexcept {
     WeightLayout layout;
     layout.kind = WeightKind::kPairs;
     layout.segment = static_cast<std::uint8_t>(segment);
+    layout.has_minimum = has_minimum;
     return layout;
 }
 
-std::int64_t pairs_panel_bytes(std::int64_t inputs) noexcept {
-    return pairs_of(inputs) * kPairBytes + kPanelOutputs * 4;
+std::int64_t pairs_panel_bytes(std::int64_t inputs, bool has_minimum) noexcept {
+    return pairs_of(inputs) * pair_bytes(has_minimum) + kPanelOutputs * 4;
 }
 
 void pack_pairs(const WeightView& plain, std::int64_t panel, int segment, std::uint8_t* to) {
     const std::uint8_t* from = plain.data + panel * plain.panel_bytes;
-    const std::int64_t blocks = plain.inputs / kBlockInputs;
+    const std::int64_t blocks = plain.inputs / kBlockInputs, bytes = pair_bytes(plain.layout.has_minimum);
     for (std::int64_t i = 0; i < blocks; ++i)
-        add_codes(block_place(from, i, plain.layout).codes, i % 2 == 0 ? 4 : 0, to + i / 2 * kPairBytes);
+        add_codes(block_place(from, i, plain.layout).codes, i % 2 == 0 ? 4 : 0, to + i / 2 * bytes);
     std::vector<Lanes> read(static_cast<std::size_t>(blocks));
     Extent extents[kPanelOutputs];
     for (std::int64_t i = 0; i < blocks; ++i) {
@@ -123,28 +122,32 @@ void pack_pairs(const WeightView& plain, std::int64_t panel, int segment, std::u
     for (int lane = 0; lane < kPanelOutputs; ++lane) {
         const double unit = extents[lane].unit(segment), inverse = 1.0 / unit;
         const auto kept = static_cast<float>(unit);
-        std::memcpy(to + pairs_of(plain.inputs) * kPairBytes + lane * 4, &kept, 4);
+        std::memcpy(to + pairs_of(plain.inputs) * bytes + lane * 4, &kept, 4);
         if (std::isnan(unit)) continue;
         for (std::int64_t i = 0; i < blocks; ++i) {
             const Lanes& lanes = read[static_cast<std::size_t>(i)];
-            write_lane(lanes.scales[lane], lanes.minimums[lane], inverse,
-                       to + i / 2 * kPairBytes + kPairCodeBytes + 4 * lane + (1 - i % 2) * 2);
+            std::uint8_t* own = to + i / 2 * bytes + kPairCodeBytes + 4 * lane + (1 - i % 2) * 2;
+            write_number(lanes.scales[lane] * inverse * (1 << kScaleProductBits), own);
+            if (plain.layout.has_minimum)
+                write_number(lanes.minimums[lane] * inverse * (1 << kPairSumBits), own + kPairSetBytes);
         }
     }
 }
 
-void unpack_pairs(const std::uint8_t* panel, int lane, std::int64_t inputs, float* values) {
+void unpack_pairs(const WeightView& weight, std::int64_t panel, int lane, float* values) {
+    const std::uint8_t* from = weight.data + panel * weight.panel_bytes;
+    const std::int64_t bytes = pair_bytes(weight.layout.has_minimum);
     float unit;
-    std::memcpy(&unit, panel + pairs_of(inputs) * kPairBytes + lane * 4, 4);
-    for (std::int64_t i = 0; i < inputs; ++i) {
+    std::memcpy(&unit, from + pairs_of(weight.inputs) * bytes + lane * 4, 4);
+    for (std::int64_t i = 0; i < weight.inputs; ++i) {
         const std::int64_t block = i / kBlockInputs, k = i % kBlockInputs;
-        const std::uint8_t* pair = panel + block / 2 * kPairBytes;
+        const std::uint8_t* pair = from + block / 2 * bytes;
         const std::uint8_t byte = pair[k / 4 * 64 + 4 * lane + k % 4];
         const int code = block % 2 == 0 ? byte >> 4 : byte & 15;
-        std::int16_t scale, minimum;
+        std::int16_t scale, minimum = 0;
         const std::uint8_t* sets = pair + kPairCodeBytes + 4 * lane + (1 - block % 2) * 2;
         std::memcpy(&scale, sets, 2);
-        std::memcpy(&minimum, sets + kPairSetBytes, 2);
+        if (weight.layout.has_minimum) std::memcpy(&minimum, sets + kPairSetBytes, 2);
         values[i] = static_cast<float>(std::ldexp(unit, -kScaleProductBits) * scale * (code - kCodeOffset) +
                                        std::ldexp(unit, -kPairSumBits) * minimum);
     }

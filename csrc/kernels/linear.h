@@ -28,7 +28,7 @@ constexpr int kScaleBits = 3;    // of the fraction of an activation's scale
 enum class WeightKind : uint8_t { kBlock, kF32, kF16, kBF16, kPairs };
 
 // How a weight is held. For kBlock: value = scale * (code - offset) + minimum. For kPairs, see
-// weight_pairs.h, only `segment` counts.
+// weight_pairs.h, only `segment` and has_minimum count.
 struct WeightLayout {
     WeightKind kind = WeightKind::kF32;
     uint8_t bits = 0;           // 4 or 8
@@ -66,7 +66,7 @@ static_assert(sizeof(ActivationBlock) == 48, "rows of blocks are addressed by th
 // are sums made floats, and the less exact are scales.
 constexpr int kPairInputs = 2 * kBlockInputs, kMostSegmentPairs = 9;
 constexpr int kPairCodeBytes = 512, kPairSetBytes = 64;  // of 16 outputs; scales are a set, and minimums
-constexpr int kPairBytes = kPairCodeBytes + 2 * kPairSetBytes;
+constexpr int pair_bytes(bool has_minimum) { return kPairCodeBytes + (has_minimum ? 2 : 1) * kPairSetBytes; }
 constexpr int kCodeOffset = 8;         // of a 4-bit weight's code
 constexpr int kPairScaleBits = 13;     // the largest scale of a segment is at most 2^13, and more than 2^12
 constexpr int kScaleProductBits = 15;  // dropped from a weight's scale times an activation's

@@ -1,6 +1,7 @@
 // Products of 4-bit weights in pairs of blocks: see core/weight_pairs.h for what a panel holds. For each
 // segment of inputs, in rising order,
 //     total = sum over two parts: part1 * scale1 + part2 * scale2, + sum over blocks: minimum * sum of codes
+//         (of formats that have minimums)
 //     acc = fma(total, unit of the segment, acc)
 // and at the end y = acc * unit of the output. Parts are blocks, of fine activations halves of them; a part
 // is the exact sum of (code - 8) * q, a scale the weight's times the activation's without its last 15 bits.
@@ -8,7 +9,8 @@
 //
 // The sums of two parts, of block 1 above that of block 2, are the halves of one register, so that one
 // instruction multiplies both by their scales and adds them up; no number is widened, or made a float but
-// once in a segment. Of 64 inputs the ports that have 16 dot products have 3 operations more, not 4 to 6.
+// once in a segment. Of 64 inputs the ports that have 16 dot products have 3 operations more, not 4 to 6; 2
+// without minimums.
 #include "isa/simd.h"
 #include "kernels/linear.h"
 #include "kernels/linear_finish.h"
@@ -17,6 +19,13 @@
 namespace pelton::PELTON_ISA {
 
 namespace {
+
+template <bool kFineActivations, bool kWithMinimum>
+struct PairFormat {
+    static constexpr bool kFine = kFineActivations, kMinimum = kWithMinimum;
+    static constexpr int kBytes = pair_bytes(kMinimum);
+    static constexpr int kHalfBytes = (kBytes / 2 + 63) / 64 * 64;  // whole lines, of the first half
+};
 
 // One number for each row and panel of a tile.
 template <int kRows, int kPanels>
@@ -74,7 +83,7 @@ struct Joined {
 };
 
 // The same of few rows, each of whose codes is loaded once.
-template <int kSteps, int kRows, int kPanels, class Ask>
+template <class F, int kSteps, int kRows, int kPanels, class Ask>
 PELTON_INLINE void join_parts_of_few(const uint8_t* codes, int64_t panel_bytes, const ActivationPair* x,
                                      int64_t row_pairs, int first, int start,
                                      Joined (&joined)[kPanels][kRows], const Ask& ask) {
@@ -82,7 +91,8 @@ PELTON_INLINE void join_parts_of_few(const uint8_t* codes, int64_t panel_bytes, 
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p)
         above[p][r] = sums[p][r] = Sum::from(set1_i32(0));
     PELTON_UNROLL for (int step = first; step < first + kSteps; ++step) {
-        if (step % 4 == 0) ask(codes + step / 4 * (kPairBytes / 2));
+        if (step == 0) ask.template operator()<F::kHalfBytes>(codes);
+        if (step == 4) ask.template operator()<F::kBytes - F::kHalfBytes>(codes + F::kHalfBytes);
         PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
             const u8x64 packed = load_u8x64(codes + p * panel_bytes + 64 * step);
             const u8x64 high = Sum::kTakesStart ? upper_nibbles(packed) : high_nibbles(packed);
@@ -100,7 +110,7 @@ PELTON_INLINE void join_parts_of_few(const uint8_t* codes, int64_t panel_bytes, 
 }
 
 // Adds what sums of parts, [panels][rows], come to with their scales, and the minimums with the first ones.
-template <int kRows, int kPanels, class Part>
+template <class F, int kRows, int kPanels, class Part>
 PELTON_INLINE void add_joined(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
                               int64_t row_pairs, int join, const Part (&sums)[kPanels][kRows],
                               Numbers<kRows, kPanels>& totals) {
@@ -108,33 +118,34 @@ PELTON_INLINE void add_joined(const uint8_t* pair, int64_t panel_bytes, const Ac
     PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
         const auto* sets = reinterpret_cast<const int32_t*>(pair + p * panel_bytes + kPairCodeBytes);
         scales[p] = load_i32(sets);
-        minimums[p] = load_i32(sets + kPanelOutputs);
+        if constexpr (F::kMinimum) minimums[p] = load_i32(sets + kPanelOutputs);
     }
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
         const i32x16 by = set1_bytes(x[r * row_pairs].scales + 2 * join);
         const i32x16 codes = set1_bytes(x[r * row_pairs].sums);
         PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
             add_pair_products(totals[p][r], sums[p][r].total(), scaled_pairs(scales[p], by));
-        if (join > 0) continue;
-        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
-            add_pair_products(totals[p][r], minimums[p], codes);
+        if constexpr (F::kMinimum)
+            if (join == 0)
+                PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
+                    add_pair_products(totals[p][r], minimums[p], codes);
     }
 }
 
-// ask(half) asks ahead for what lies as far behind half of the pair's bytes.
-template <bool kFine, int kRows, int kPanels, class Ask>
+// ask<bytes>(half) asks ahead for what lies as far behind half of the pair's bytes.
+template <class F, int kRows, int kPanels, class Ask>
 PELTON_INLINE void pair_step(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
                              int64_t row_pairs, Numbers<kRows, kPanels>& totals, const Ask& ask) {
-    constexpr int kJoins = kFine ? 2 : 1, kSteps = 8 / kJoins;
+    constexpr int kJoins = F::kFine ? 2 : 1, kSteps = 8 / kJoins;
     PELTON_UNROLL for (int join = 0; join < kJoins; ++join) {
         if constexpr (kIsLarge<kRows, kPanels>) {
             Sum sums[kPanels][kRows];
             join_parts<kSteps>(pair, panel_bytes, x, row_pairs, kSteps * join, join, sums);
-            add_joined(pair, panel_bytes, x, row_pairs, join, sums, totals);
+            add_joined<F>(pair, panel_bytes, x, row_pairs, join, sums, totals);
         } else {
             Joined sums[kPanels][kRows];
-            join_parts_of_few<kSteps>(pair, panel_bytes, x, row_pairs, kSteps * join, join, sums, ask);
-            add_joined(pair, panel_bytes, x, row_pairs, join, sums, totals);
+            join_parts_of_few<F, kSteps>(pair, panel_bytes, x, row_pairs, kSteps * join, join, sums, ask);
+            add_joined<F>(pair, panel_bytes, x, row_pairs, join, sums, totals);
         }
     }
 }
@@ -147,10 +158,10 @@ struct TileAhead {
     int64_t panel_bytes, distance;
     bool keep;
 
-    // As far on from half of a pair's bytes.
+    // As far on from kBytes of a pair.
+    template <int kBytes>
     PELTON_INLINE void ask(const uint8_t* half) const {
-        if (next.step == 0)
-            prefetch_panels<kRows, kPanels, kPairBytes / 2>(half + distance, end, panel_bytes, keep);
+        if (next.step == 0) prefetch_panels<kRows, kPanels, kBytes>(half + distance, end, panel_bytes, keep);
     }
     PELTON_INLINE void begin_pair() {
         if (next.step != 0) next.prefetch<kPanels>(panel_bytes);
@@ -158,26 +169,24 @@ struct TileAhead {
     }
     // The units are a line as well: without this each panel waits for one, which takes 15 % of one row's
     // speed.
-    PELTON_INLINE void ask_for_units(const uint8_t* units) const {
-        if (next.step == 0) prefetch_panels<kRows, kPanels, 64>(units + distance, end, panel_bytes, keep);
-    }
+    PELTON_INLINE void ask_for_units(const uint8_t* units) const { ask<64>(units); }
 };
 
 template <int kRows, int kPanels>
 using Sums = f32x16[kPanels][kRows];
 
 // Adds a segment of `count` pairs to the sums of a tile.
-template <bool kFine, int kRows, int kPanels>
+template <class F, int kRows, int kPanels>
 PELTON_INLINE void add_segment(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
                                int64_t row_pairs, int64_t count, Sums<kRows, kPanels>& sums,
                                TileAhead<kRows, kPanels>& ahead) {
     Numbers<kRows, kPanels> totals;
     PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r)
         totals[p][r] = set1_i32(0);
-    for (int64_t i = 0; i < count; ++i, pair += kPairBytes, ++x) {
+    const auto ask = [&]<int kBytes>(const uint8_t* half) { ahead.template ask<kBytes>(half); };
+    for (int64_t i = 0; i < count; ++i, pair += F::kBytes, ++x) {
         ahead.begin_pair();
-        pair_step<kFine, kRows, kPanels>(pair, panel_bytes, x, row_pairs, totals,
-                                         [&](const uint8_t* half) { ahead.ask(half); });
+        pair_step<F, kRows, kPanels>(pair, panel_bytes, x, row_pairs, totals, ask);
     }
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] =
         fma(to_f32(totals[p][r]), set1(x[r * row_pairs - 1].unit), sums[p][r]);
@@ -185,15 +194,15 @@ PELTON_INLINE void add_segment(const uint8_t* pair, int64_t panel_bytes, const A
 
 // By itself, compilers find registers for a large tile's totals and parts; where there is more around it they
 // keep some in memory, which takes a tenth of the speed.
-template <bool kFine, int kRows, int kPanels>
+template <class F, int kRows, int kPanels>
 __attribute__((noinline)) void add_segment_alone(const uint8_t* pair, int64_t panel_bytes,
                                                  const ActivationPair* x, int64_t row_pairs, int64_t count,
                                                  Sums<kRows, kPanels>& sums,
                                                  TileAhead<kRows, kPanels>& ahead) {
-    add_segment<kFine>(pair, panel_bytes, x, row_pairs, count, sums, ahead);
+    add_segment<F>(pair, panel_bytes, x, row_pairs, count, sums, ahead);
 }
 
-template <bool kFine, int kRows, int kPanels>
+template <class F, int kRows, int kPanels>
 void pair_tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next) {
     const int64_t num_pairs = pairs_of(call.weight.inputs), panel_bytes = call.weight.panel_bytes;
     const int64_t segment = call.weight.layout.segment;
@@ -212,10 +221,10 @@ void pair_tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next
     for (int64_t first = 0; first < num_pairs; first += segment) {
         const int64_t left = num_pairs - first, count = left < segment ? left : segment;
         if constexpr (kIsLarge<kRows, kPanels>)
-            add_segment_alone<kFine>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
+            add_segment_alone<F>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
         else
-            add_segment<kFine>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
-        pair += count * kPairBytes;
+            add_segment<F>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
+        pair += count * F::kBytes;
         x += count;
     }
     ahead.ask_for_units(pair);
@@ -225,11 +234,11 @@ void pair_tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next
     }
 }
 
-template <bool kFine>
+template <class F>
 struct PairTiles {
     template <int kRows, int kPanels>
     static PELTON_INLINE void tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next) {
-        pair_tile<kFine, kRows, kPanels>(call, panel, row, next);
+        pair_tile<F, kRows, kPanels>(call, panel, row, next);
     }
     template <int kPanels>
     static PELTON_INLINE void panels(const LinearCall& call, int64_t panel, const uint8_t* then, int64_t row,
@@ -242,10 +251,16 @@ struct PairTiles {
     }
 };
 
+template <bool kFine>
+void run_of(const LinearCall& call, const LinearRange& range) {
+    call.weight.layout.has_minimum ? run_tiles<PairTiles<PairFormat<kFine, true>>>(call, range)
+                                   : run_tiles<PairTiles<PairFormat<kFine, false>>>(call, range);
+}
+
 }  // namespace
 
 void linear_pairs(const LinearCall& call, const LinearRange& range) {
-    call.fine ? run_tiles<PairTiles<true>>(call, range) : run_tiles<PairTiles<false>>(call, range);
+    call.fine ? run_of<true>(call, range) : run_of<false>(call, range);
 }
 
 }  // namespace pelton::PELTON_ISA

@@ -12,8 +12,9 @@ from ..tiny import tiny_plan, tiny_weights
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 
-def test_all_products_but_the_logits_of_a_4_bit_model() -> None:
-    weights = tiny_weights(weight_format="Q4_1")
+@pytest.mark.parametrize("number_format", ["Q4_0", "Q4_1"])
+def test_all_products_but_the_logits_of_a_4_bit_model(number_format: str) -> None:
+    weights = tiny_weights(weight_format=number_format)
     paired = paired_weights(tiny_plan(weights), weights)
     assert paired == {
         f"blk.{layer}.{name}": 2 if name == "ffn_down" else 1 for layer in (0, 1) for name in MATRICES
@@ -54,7 +55,7 @@ def test_a_weight_of_two_names_has_one_form() -> None:
     assert not paired_weights(model.plan, chain)
 
 
-@pytest.mark.parametrize("number_format", ["F32", "Q4_0", "Q8_0"])
+@pytest.mark.parametrize("number_format", ["F32", "IQ4_NL", "Q8_0"])
 def test_other_formats_have_no_pairs(number_format: str) -> None:
     weights = tiny_weights(weight_format=number_format)
     assert not paired_weights(tiny_plan(weights), weights)

@@ -31,18 +31,23 @@ class PairWeight:
     unit: F32
 
 
-def pair_weight(codes: NDArray[np.uint8], scales: F32, minimums: F32, segment: int) -> PairWeight:
-    """From 4-bit codes [N, K]; scales and minimums [N, blocks], of float16."""
+def pair_weight(codes: NDArray[np.uint8], scales: F32, minimums: F32 | None, segment: int) -> PairWeight:
+    """From codes [N, K]; scales and minimums [N, blocks], of float16; without any codes count from 8."""
     outputs, inputs = codes.shape
-    plain = _native.PackedWeight(outputs, inputs, _native.WeightLayout.block(4, 32, 0, "f16", True))
+    has = minimums is not None
+    layout = _native.WeightLayout.block(4, 32, 0 if has else 8, "f16", has)
+    plain = _native.PackedWeight(outputs, inputs, layout)
     plain.pack_codes(0, codes, scales, minimums, POOL)
+    centred = np.zeros(scales.shape) if minimums is None else minimums + 8 * scales.astype(np.float64)
     packed = plain.in_pairs(segment, POOL)
-    return PairWeight(packed, plain, segment, codes.astype(np.int64), *stored(scales, minimums, segment))
+    return PairWeight(packed, plain, segment, codes.astype(np.int64), *stored(scales, centred, segment))
 
 
-def stored(scales: F32, minimums: F32, segment: int) -> tuple[I64, I64, F32]:
-    """Integers and unit of each row: the least unit with which no total can leave 32 bits."""
-    centred = minimums.astype(np.float64) + 8 * scales.astype(np.float64)
+def stored(scales: F32, centred: NDArray[np.float64], segment: int) -> tuple[I64, I64, F32]:
+    """Integers and unit of each row: the least unit with which no total can leave 32 bits.
+
+    centred are the minimums of code - 8.
+    """
     rows = [_stored_row(np.abs(s), np.abs(m), segment) for s, m in zip(scales, centred, strict=True)]
     unit = np.array(rows, np.float32)
     with np.errstate(invalid="ignore"):
@@ -67,12 +72,15 @@ def _stored_row(scales: NDArray[np.float64], minimums: NDArray[np.float64], segm
         unit *= 2.0
 
 
-def random_weight(outputs: int, inputs: int, segment: int, seed: int = 0) -> PairWeight:
+def random_weight(
+    outputs: int, inputs: int, segment: int, seed: int = 0, has_minimum: bool = True
+) -> PairWeight:
     random = np.random.default_rng(seed + outputs * 1000 + inputs)
     codes = random.integers(0, 16, (outputs, inputs), dtype=np.uint8)
     scales = (random.random((outputs, inputs // 32)) * 0.1 + 1e-3).astype(np.float16)
     minimums = (-8 * scales + random.standard_normal(scales.shape) * 0.1).astype(np.float16)
-    return pair_weight(codes, scales.astype(np.float32), minimums.astype(np.float32), segment)
+    found = minimums.astype(np.float32) if has_minimum else None
+    return pair_weight(codes, scales.astype(np.float32), found, segment)
 
 
 @dataclass(frozen=True)

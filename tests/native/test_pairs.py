@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -33,9 +35,11 @@ def assert_defined(weight: PairWeight, x: F32, isa: str, fine: bool) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("fine", [False, True], ids=["coarse", "fine"])
 @pytest.mark.parametrize("segment", [1, 2, 9])
-def test_products_are_what_numpy_says(segment: int, fine: bool, isa: str) -> None:
+@pytest.mark.parametrize("has_minimum", [True, False], ids=["minimums", "centred"])
+def test_products_are_what_numpy_says(has_minimum: bool, segment: int, fine: bool, isa: str) -> None:
     for outputs, inputs, rows in SHAPES:
-        assert_defined(random_weight(outputs, inputs, segment), uneven_rows(rows, inputs), isa, fine)
+        weight = random_weight(outputs, inputs, segment, has_minimum=has_minimum)
+        assert_defined(weight, uneven_rows(rows, inputs), isa, fine)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -43,10 +47,11 @@ def test_products_are_what_numpy_says(segment: int, fine: bool, isa: str) -> Non
 def test_no_total_leaves_32_bits(fine: bool, isa: str) -> None:
     """All codes at one end, all activations at theirs, minimums that add to that, and some far larger."""
     for segment in (1, 2, 9):
-        for code, minimum in ((0, -1.0), (15, 1.0), (15, -7.5), (0, 900.0), (7, -6e4)):
+        for code, minimum in ((0, -1.0), (15, 1.0), (15, -7.5), (0, 900.0), (7, -6e4), (0, None), (15, None)):
             codes = np.full((18, 576), code, np.uint8)
             scales = np.full((18, 18), 0.99, np.float32).astype(np.float16).astype(np.float32)
-            weight = pair_weight(codes, scales, np.full((18, 18), minimum, np.float32), segment)
+            minimums = None if minimum is None else np.full((18, 18), minimum, np.float32)
+            weight = pair_weight(codes, scales, minimums, segment)
             for sign in (1, -1):
                 assert_defined(weight, np.full((7, 576), 3.99 * sign, np.float32), isa, fine)
 
@@ -72,11 +77,12 @@ def test_weights_that_are_not_ordinary(isa: str) -> None:
     scales, minimums = np.full((2, 9, 6), 0.25, np.float32)
     scales[1, 3], scales[2, 0], minimums[3, 5] = np.nan, np.inf, -np.inf
     scales[4], minimums[5], scales[6], minimums[6] = 0.0, 0.0, 0.0, 0.0
-    scales[7, 2], scales[8] = -0.5, 6e-8
+    scales[7, 2], scales[8] = -0.5, 2.0**-24
     weight = pair_weight(codes, scales, minimums, 2)
     x = uneven_rows(7, 192)
     for fine in (False, True):
         assert_defined(weight, x, isa, fine)
+        assert_defined(pair_weight(codes, scales, None, 2), x, isa, fine)
     found = product(weight.packed, x, isa)
     assert np.isnan(found[:, 1:4]).all()
     assert np.isfinite(found[:, [0, 4, 5, 6, 7, 8]]).all()
@@ -84,7 +90,7 @@ def test_weights_that_are_not_ordinary(isa: str) -> None:
 
 
 def test_a_weight_in_pairs_is_nearly_the_plain_one() -> None:
-    for name in ("Q4_1",):
+    for name in ("Q4_0", "Q4_1"):
         for outputs, inputs in ((19, 96), (40, 1536)):
             plain = format_weight(FORMATS[name], outputs, inputs)
             assert plain.packed.has_pairs
@@ -94,10 +100,10 @@ def test_a_weight_in_pairs_is_nearly_the_plain_one() -> None:
             assert np.all(np.abs(found - plain.values) <= largest / 2000)
 
 
-def test_only_four_bits_with_minimums_in_groups_of_32_have_pairs() -> None:
+def test_only_four_bits_in_groups_of_32_have_pairs() -> None:
     having = {name for name in FORMATS if format_weight(FORMATS[name], 16, 256).packed.has_pairs}
-    assert having == {"Q4_1"}
-    plain = format_weight(FORMATS["Q4_0"], 16, 256).packed
+    assert having == {"Q4_0", "Q4_1"}
+    plain = format_weight(FORMATS["Q4_K"], 16, 256).packed
     with pytest.raises(ValueError, match="pairs are made of 4 bits"):
         plain.in_pairs(2, POOL)
     for segment in (0, 10):
@@ -131,9 +137,9 @@ def test_every_way_of_reading_pairs_gives_the_same_bits(isa: str, fine: bool) ->
         _native.WeightReading(ahead, keep, panels, prepared)
         for ahead, keep, panels, prepared in ((0, False, 0, 0), (4096, True, 1, 1), (0, False, 4, 2))
     ]
-    weight = random_weight(83, 576, 9).packed
     x = random_rows(100, 576, seed=6)
-    for rows in (1, 2, 5, 8, 25, 100):
+    for rows, has_minimum in itertools.product((1, 2, 5, 8, 25, 100), (True, False)):
+        weight = random_weight(83, 576, 9, has_minimum=has_minimum).packed
         first, *others = (product(weight, x[:rows], isa, fine=fine, reading=way) for way in ways)
         for other in others:
             np.testing.assert_array_equal(other.view(np.uint32), first.view(np.uint32))

@@ -65,6 +65,6 @@ def _has_pairs(weight: Weight) -> bool:
     panel = weight.format.panel
     return panel is not None and (
         (panel.bits, panel.group, panel.scale_dtype) == (4, 32, "f16")
-        and panel.has_minimum
+        and (panel.has_minimum or panel.offset == 8)
         and panel.table is None
     )
