@@ -67,6 +67,8 @@ void check_layout(const WeightLayout& layout) {
     require(layout.bits == 4 || layout.bits == 8, "block weights have 4 or 8 bits");
     require(layout.group == 16 || layout.group == 32, "block weights have groups of 16 or 32 inputs");
     require(!layout.has_table || layout.bits == 4, "only 4-bit codes index a table");
+    require(!layout.has_table || !layout.has_minimum, "block weights with a table have no minimums");
+    require(!layout.half_scales || layout.group == 32, "float16 scales are of groups of 32");
     require(!layout.has_minimum || layout.offset == 0, "a block weight has an offset or minimums, not both");
     require(layout.offset >= 0 && layout.offset <= 255, "the offset of a block weight lies in 0..255");
 }

@@ -260,3 +260,6 @@ def test_layouts_without_kernels_are_refused() -> None:
     for bits, group, offset, minimum in ((5, 32, 0, False), (4, 64, 0, False), (4, 32, 8, True)):
         with pytest.raises(ValueError, match=r"block|bits"):
             _native.WeightLayout.block(bits, group, offset, "f16", minimum)
+    for group, minimum, table in ((16, False, None), (32, True, [0] * 16)):
+        with pytest.raises(ValueError, match=r"float16 scales are of groups of 32|a table have no minimums"):
+            _native.WeightLayout.block(4, group, 0, "f16", minimum, table)

@@ -18,7 +18,8 @@ class Panel:
 
     Weight value = scale * (code - offset) + minimum, where `code` is an unsigned integer of
     `bits` bits (4 or 8), and scale and minimum hold for `group` consecutive inputs. With a
-    `table` (16 entries) the 4-bit index picks the code from it.
+    `table` (16 entries) the 4-bit index picks the code from it, and there is no minimum. "f16" scales are of
+    groups of 32.
     """
 
     bits: int
