@@ -234,7 +234,8 @@ void bind_weight(nb::module_& m) {
         .def_static("floats", &float_layout, "dtype"_a)
         .def_static("block", &block_layout, "bits"_a, "group"_a, "offset"_a, "scale_dtype"_a, "has_minimum"_a,
                     "table"_a = nb::none())
-        .def_static("gguf", &gguf_layout, "format"_a);
+        .def_static("gguf", &gguf_layout, "format"_a)
+        .def_prop_ro("has_pairs", [](const WeightLayout& layout) { return has_pairs(layout); });
     nb::class_<WeightReading>(m, "WeightReading")
         .def(
             "__init__",
@@ -274,7 +275,6 @@ void bind_weight(nb::module_& m) {
                 return std::make_shared<PackedWeight>(weight, segment, memory, pool);
             },
             "segment"_a, "pool"_a, "memory"_a = nb::none(), nb::call_guard<nb::gil_scoped_release>())
-        .def_prop_ro("has_pairs", [](const PackedWeight& weight) { return has_pairs(weight.layout()); })
         .def("unpack_rows", &unpack_rows, "rows"_a.noconvert());
     m.def("reads_gguf", &reads_gguf, "format"_a);
 }

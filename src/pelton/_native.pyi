@@ -92,6 +92,10 @@ class WeightLayout:
     def gguf(format: str) -> WeightLayout:
         """The layout `pack_gguf` gives a format for which `reads_gguf` holds."""
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether weights held so can be had in pairs: 4 bits, groups of 32, float16 scales."""
+
 def reads_gguf(format: str) -> bool: ...
 
 class WeightReading:
@@ -136,10 +140,6 @@ class PackedWeight:
 
     def pack_gguf(self, first_row: int, format: str, rows: U8, pool: ThreadPool) -> None:
         """rows: bytes [rows, bytes of a row of blocks]."""
-
-    @property
-    def has_pairs(self) -> bool:
-        """Whether in_pairs can be had: 4 bits in groups of 32 with float16 minimums."""
 
     def in_pairs(self, segment: int, pool: ThreadPool, memory: WeightMemory | None = None) -> PackedWeight:
         """The same weight in pairs of blocks, which products of many rows read faster; `segment` of them to a

@@ -9,6 +9,7 @@ from .._native import MOST_SEGMENT_PAIRS
 from ..plan import Plan, Step
 from ..plan.ops import GatedLinear, Linear, LinearAdd, LinearGroup, Mul
 from ..quant.tensor import Weight
+from .native_weights import layout_of
 
 _GATED_PAIRS = 2
 """Of what is rounded as it is made, in pieces of 128."""
@@ -30,7 +31,7 @@ def paired_weights(plan: Plan, weights: Mapping[str, Weight]) -> Mapping[str, in
     segments: dict[int, int] = {}  # of weights
     for value, names in readers.items():
         segment = _GATED_PAIRS if value in gated else _segment(plan.shapes[value].width)
-        whole = all(_has_pairs(weights[name]) for name in names)
+        whole = all(layout_of(weights[name].format).has_pairs for name in names)
         for weight in (weights[name] for name in names):
             if not whole or segments.setdefault(id(weight), segment) != segment:
                 plain.add(id(weight))
@@ -59,12 +60,3 @@ def _matrices(step: Step) -> list[str]:
         return [member.weight for member in op.members]
     assert isinstance(op, Linear | LinearAdd)
     return [op.weight]
-
-
-def _has_pairs(weight: Weight) -> bool:
-    panel = weight.format.panel
-    return panel is not None and (
-        (panel.bits, panel.group, panel.scale_dtype) == (4, 32, "f16")
-        and (panel.has_minimum or panel.offset == 8)
-        and panel.table is None
-    )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .._native import PackedWeight, ThreadPool, WeightLayout, WeightMemory, reads_gguf
 from ..errors import ModelFileError
+from ..quant import Format
 from ..quant.tensor import Tensor, Weight
 from ..weights.mapped import release_pages
 
@@ -97,25 +98,19 @@ class NativeWeights:
     def _pack(self, tensor: Tensor, memory: WeightMemory | None) -> PackedWeight:
         outputs, inputs = tensor.shape
         form = tensor.format
+        weight = PackedWeight(outputs, inputs, layout_of(form), memory)
         if form.panel is None:
-            weight = PackedWeight(outputs, inputs, WeightLayout.floats(form.name), memory)
             weight.pack_floats(0, tensor.row_bytes(), self._threads)
         elif reads_gguf(form.name):
-            weight = PackedWeight(outputs, inputs, WeightLayout.gguf(form.name), memory)
             weight.pack_gguf(0, form.name, tensor.row_bytes(), self._threads)
         else:
-            weight = self._pack_codes(tensor, memory)
+            self._pack_codes(tensor, weight)
         return weight
 
-    def _pack_codes(self, tensor: Tensor, memory: WeightMemory | None) -> PackedWeight:
+    def _pack_codes(self, tensor: Tensor, weight: PackedWeight) -> None:
         outputs, inputs = tensor.shape
-        panel, unpack = tensor.format.panel, tensor.format.unpack
-        assert panel is not None
+        unpack = tensor.format.unpack
         assert unpack is not None
-        layout = WeightLayout.block(
-            panel.bits, panel.group, panel.offset, panel.scale_dtype, panel.has_minimum, panel.table
-        )
-        weight = PackedWeight(outputs, inputs, layout, memory)
         step = max(1, _SLICE_ELEMENTS // inputs)
         for start in range(0, outputs, step):
             rows = tensor.rows(start, min(start + step, outputs))
@@ -126,7 +121,18 @@ class NativeWeights:
             if minimums is not None:
                 minimums = np.ascontiguousarray(minimums.reshape(count, -1), dtype=np.float32)
             weight.pack_codes(start, codes, scales, minimums, self._threads)
-        return weight
+
+
+def layout_of(form: Format) -> WeightLayout:
+    """How a format's weights lie in memory, before some are made pairs of blocks."""
+    panel = form.panel
+    if panel is None:
+        return WeightLayout.floats(form.name)
+    if reads_gguf(form.name):
+        return WeightLayout.gguf(form.name)
+    return WeightLayout.block(
+        panel.bits, panel.group, panel.offset, panel.scale_dtype, panel.has_minimum, panel.table
+    )
 
 
 def wants_blocks(weight: Weight) -> bool:
