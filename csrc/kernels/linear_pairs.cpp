@@ -109,26 +109,27 @@ PELTON_INLINE void join_parts_of_few(const uint8_t* codes, int64_t panel_bytes, 
                set1_i32(x[r * row_pairs].starts[start]);
 }
 
-// Adds what sums of parts, [panels][rows], come to with their scales, and the minimums with the first ones.
+// Adds what sums of parts, [panels][rows], come to with their scales, and the minimums with the first ones:
+// one after the other, as there are no registers for both.
 template <class F, int kRows, int kPanels, class Part>
 PELTON_INLINE void add_joined(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
                               int64_t row_pairs, int join, const Part (&sums)[kPanels][kRows],
                               Numbers<kRows, kPanels>& totals) {
-    i32x16 scales[kPanels], minimums[kPanels];
-    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
-        const auto* sets = reinterpret_cast<const int32_t*>(pair + p * panel_bytes + kPairCodeBytes);
-        scales[p] = load_i32(sets);
-        if constexpr (F::kMinimum) minimums[p] = load_i32(sets + kPanelOutputs);
-    }
+    i32x16 set[kPanels];
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) set[p] =
+        load_i32(reinterpret_cast<const int32_t*>(pair + p * panel_bytes + kPairCodeBytes));
     PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
         const i32x16 by = set1_bytes(x[r * row_pairs].scales + 2 * join);
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
+            add_pair_products(totals[p][r], sums[p][r].total(), scaled_pairs(set[p], by));
+    }
+    if (!F::kMinimum || join != 0) return;
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) set[p] =
+        load_i32(reinterpret_cast<const int32_t*>(pair + p * panel_bytes + kPairCodeBytes + kPairSetBytes));
+    PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
         const i32x16 codes = set1_bytes(x[r * row_pairs].sums);
         PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
-            add_pair_products(totals[p][r], sums[p][r].total(), scaled_pairs(scales[p], by));
-        if constexpr (F::kMinimum)
-            if (join == 0)
-                PELTON_UNROLL for (int p = 0; p < kPanels; ++p) totals[p][r] =
-                    add_pair_products(totals[p][r], minimums[p], codes);
+            add_pair_products(totals[p][r], set[p], codes);
     }
 }
 
@@ -172,15 +173,11 @@ struct TileAhead {
     PELTON_INLINE void ask_for_units(const uint8_t* units) const { ask<64>(units); }
 };
 
-template <int kRows, int kPanels>
-using Sums = f32x16[kPanels][kRows];
-
-// Adds a segment of `count` pairs to the sums of a tile.
+// What `count` pairs of a segment come to.
 template <class F, int kRows, int kPanels>
-PELTON_INLINE void add_segment(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
-                               int64_t row_pairs, int64_t count, Sums<kRows, kPanels>& sums,
+PELTON_INLINE void sum_segment(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
+                               int64_t row_pairs, int64_t count, Numbers<kRows, kPanels>& totals,
                                TileAhead<kRows, kPanels>& ahead) {
-    Numbers<kRows, kPanels> totals;
     PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r)
         totals[p][r] = set1_i32(0);
     const auto ask = [&]<int kBytes>(const uint8_t* half) { ahead.template ask<kBytes>(half); };
@@ -188,50 +185,85 @@ PELTON_INLINE void add_segment(const uint8_t* pair, int64_t panel_bytes, const A
         ahead.begin_pair();
         pair_step<F, kRows, kPanels>(pair, panel_bytes, x, row_pairs, totals, ask);
     }
-    PELTON_UNROLL for (int r = 0; r < kRows; ++r) PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] =
-        fma(to_f32(totals[p][r]), set1(x[r * row_pairs - 1].unit), sums[p][r]);
 }
 
-// By itself, compilers find registers for a large tile's totals and parts; where there is more around it they
-// keep some in memory, which takes a tenth of the speed.
+// Sums of all segments, in registers.
 template <class F, int kRows, int kPanels>
-__attribute__((noinline)) void add_segment_alone(const uint8_t* pair, int64_t panel_bytes,
-                                                 const ActivationPair* x, int64_t row_pairs, int64_t count,
-                                                 Sums<kRows, kPanels>& sums,
-                                                 TileAhead<kRows, kPanels>& ahead) {
-    add_segment<F>(pair, panel_bytes, x, row_pairs, count, sums, ahead);
+PELTON_INLINE void sum_small(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
+                             int64_t row_pairs, int64_t segment, f32x16 (&sums)[kPanels][kRows],
+                             TileAhead<kRows, kPanels>& ahead) {
+    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) sums[p][r] =
+        set1(0.0f);
+    for (int64_t left = row_pairs; left > 0; left -= segment) {
+        const int64_t count = left < segment ? left : segment;
+        Numbers<kRows, kPanels> totals;
+        sum_segment<F>(pair, panel_bytes, x, row_pairs, count, totals, ahead);
+        pair += count * F::kBytes;
+        x += count;
+        PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+            const f32x16 unit = set1(x[r * row_pairs - 1].unit);
+            PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] =
+                fma(to_f32(totals[p][r]), unit, sums[p][r]);
+        }
+    }
+}
+
+// The same of a large tile, whose totals and parts take all registers: sums [panels][rows][16] lie in memory,
+// where compilers have to leave them and nothing else; those of the first segment begin with zeros that lie
+// there already. By itself, as compilers find fewer registers where there is more around it.
+template <class F, int kRows, int kPanels>
+__attribute__((noinline)) void sum_large(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
+                                         int64_t row_pairs, int64_t segment, float* sums,
+                                         TileAhead<kRows, kPanels>& ahead) {
+    alignas(64) static const float kZeros[kPanels * kRows * kPanelOutputs] = {};
+    const float* before = kZeros;
+    for (int64_t left = row_pairs; left > 0; left -= segment) {
+        const int64_t count = left < segment ? left : segment;
+        Numbers<kRows, kPanels> totals;
+        sum_segment<F>(pair, panel_bytes, x, row_pairs, count, totals, ahead);
+        pair += count * F::kBytes;
+        x += count;
+        PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
+            const f32x16 unit = set1(x[r * row_pairs - 1].unit);
+            PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
+                const int64_t place = (r * kPanels + p) * kPanelOutputs;
+                store(sums + place, fma(to_f32(totals[p][r]), unit, load(before + place)));
+            }
+        }
+        before = sums;
+        asm volatile("" ::: "memory");
+    }
 }
 
 template <class F, int kRows, int kPanels>
 void pair_tile(const LinearCall& call, int64_t panel, int64_t row, Upcoming next) {
     const int64_t num_pairs = pairs_of(call.weight.inputs), panel_bytes = call.weight.panel_bytes;
-    const int64_t segment = call.weight.layout.segment;
     const uint8_t* pair = call.weight.data + panel * panel_bytes;
     const ActivationPair* x = call.pairs + row * num_pairs;
+    const int64_t segment = call.weight.layout.segment;
     const int64_t distance = call.reading.ahead != 0 ? call.reading.ahead : kRows > 1 ? 8192 : 6144;
     TileAhead<kRows, kPanels> ahead{
         next, {}, pair + panel_bytes, panel_bytes, distance / kPanels, call.reading.keep};
-    if constexpr (kRows > 2)  // few rows leave memory no time for more than their weights
+    if constexpr (kRows > 2) {  // few rows leave memory no time for more than their weights
         if (next.step != 0) ahead.run = run_of_tile(call.ahead, num_pairs);
-    Sums<kRows, kPanels> sums;
-    PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
-        sums[p][r] = set1(0.0f);
-        if constexpr (kRows > 2) ask_for_outputs(call, panel + p, row + r);
+        ask_for_outputs<kRows, kPanels>(call, panel, row);
     }
-    for (int64_t first = 0; first < num_pairs; first += segment) {
-        const int64_t left = num_pairs - first, count = left < segment ? left : segment;
-        if constexpr (kIsLarge<kRows, kPanels>)
-            add_segment_alone<F>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
-        else
-            add_segment<F>(pair, panel_bytes, x, num_pairs, count, sums, ahead);
-        pair += count * F::kBytes;
-        x += count;
+    f32x16 sums[kPanels][kRows];
+    if constexpr (kIsLarge<kRows, kPanels>) {
+        alignas(64) float kept[kPanels * kRows * kPanelOutputs];
+        sum_large<F, kRows, kPanels>(pair, panel_bytes, x, num_pairs, segment, kept, ahead);
+        PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r)
+            sums[p][r] = load(kept + (r * kPanels + p) * kPanelOutputs);
+    } else {
+        sum_small<F>(pair, panel_bytes, x, num_pairs, segment, sums, ahead);
     }
-    ahead.ask_for_units(pair);
+    const uint8_t* units = pair + num_pairs * F::kBytes;
+    ahead.ask_for_units(units);
     PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
-        const f32x16 unit = load(reinterpret_cast<const float*>(pair + p * panel_bytes));
-        PELTON_UNROLL for (int r = 0; r < kRows; ++r) finish_row(call, panel + p, row + r, sums[p][r] * unit);
+        const f32x16 unit = load(reinterpret_cast<const float*>(units + p * panel_bytes));
+        PELTON_UNROLL for (int r = 0; r < kRows; ++r) sums[p][r] = sums[p][r] * unit;
     }
+    finish_tile<kRows, kPanels>(call, panel, row, sums);
 }
 
 template <class F>
