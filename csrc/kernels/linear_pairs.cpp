@@ -208,7 +208,7 @@ PELTON_INLINE void sum_small(const uint8_t* pair, int64_t panel_bytes, const Act
     }
 }
 
-// The same of a large tile, whose totals and parts take all registers: sums [panels][rows][16] lie in memory,
+// The same of a large tile, whose totals and parts take all registers: sums [rows][panels][16] lie in memory,
 // where compilers have to leave them and nothing else; those of the first segment begin with zeros that lie
 // there already. By itself, as compilers find fewer registers where there is more around it.
 template <class F, int kRows, int kPanels>
