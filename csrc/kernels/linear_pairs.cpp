@@ -187,6 +187,21 @@ PELTON_INLINE void sum_segment(const uint8_t* pair, int64_t panel_bytes, const A
     }
 }
 
+// Calls ended(totals, last) after each segment of a row of pairs: what it comes to, and its last activations.
+template <class F, int kRows, int kPanels, class Ended>
+PELTON_INLINE void for_segments(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
+                                int64_t row_pairs, int64_t segment, TileAhead<kRows, kPanels>& ahead,
+                                const Ended& ended) {
+    for (int64_t left = row_pairs; left > 0; left -= segment) {
+        const int64_t count = left < segment ? left : segment;
+        Numbers<kRows, kPanels> totals;
+        sum_segment<F>(pair, panel_bytes, x, row_pairs, count, totals, ahead);
+        pair += count * F::kBytes;
+        x += count;
+        ended(totals, x - 1);
+    }
+}
+
 // Sums of all segments, in registers.
 template <class F, int kRows, int kPanels>
 PELTON_INLINE void sum_small(const uint8_t* pair, int64_t panel_bytes, const ActivationPair* x,
@@ -194,18 +209,14 @@ PELTON_INLINE void sum_small(const uint8_t* pair, int64_t panel_bytes, const Act
                              TileAhead<kRows, kPanels>& ahead) {
     PELTON_UNROLL for (int p = 0; p < kPanels; ++p) PELTON_UNROLL for (int r = 0; r < kRows; ++r) sums[p][r] =
         set1(0.0f);
-    for (int64_t left = row_pairs; left > 0; left -= segment) {
-        const int64_t count = left < segment ? left : segment;
-        Numbers<kRows, kPanels> totals;
-        sum_segment<F>(pair, panel_bytes, x, row_pairs, count, totals, ahead);
-        pair += count * F::kBytes;
-        x += count;
+    const auto add = [&](const Numbers<kRows, kPanels>& totals, const ActivationPair* last) {
         PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
-            const f32x16 unit = set1(x[r * row_pairs - 1].unit);
+            const f32x16 unit = set1(last[r * row_pairs].unit);
             PELTON_UNROLL for (int p = 0; p < kPanels; ++p) sums[p][r] =
                 fma(to_f32(totals[p][r]), unit, sums[p][r]);
         }
-    }
+    };
+    for_segments<F>(pair, panel_bytes, x, row_pairs, segment, ahead, add);
 }
 
 // The same of a large tile, whose totals and parts take all registers: sums [rows][panels][16] lie in memory,
@@ -217,14 +228,9 @@ __attribute__((noinline)) void sum_large(const uint8_t* pair, int64_t panel_byte
                                          TileAhead<kRows, kPanels>& ahead) {
     alignas(64) static const float kZeros[kPanels * kRows * kPanelOutputs] = {};
     const float* before = kZeros;
-    for (int64_t left = row_pairs; left > 0; left -= segment) {
-        const int64_t count = left < segment ? left : segment;
-        Numbers<kRows, kPanels> totals;
-        sum_segment<F>(pair, panel_bytes, x, row_pairs, count, totals, ahead);
-        pair += count * F::kBytes;
-        x += count;
+    const auto add = [&](const Numbers<kRows, kPanels>& totals, const ActivationPair* last) {
         PELTON_UNROLL for (int r = 0; r < kRows; ++r) {
-            const f32x16 unit = set1(x[r * row_pairs - 1].unit);
+            const f32x16 unit = set1(last[r * row_pairs].unit);
             PELTON_UNROLL for (int p = 0; p < kPanels; ++p) {
                 const int64_t place = (r * kPanels + p) * kPanelOutputs;
                 store(sums + place, fma(to_f32(totals[p][r]), unit, load(before + place)));
@@ -232,7 +238,8 @@ __attribute__((noinline)) void sum_large(const uint8_t* pair, int64_t panel_byte
         }
         before = sums;
         asm volatile("" ::: "memory");
-    }
+    };
+    for_segments<F>(pair, panel_bytes, x, row_pairs, segment, ahead, add);
 }
 
 template <class F, int kRows, int kPanels>
