@@ -86,17 +86,23 @@ template <bool kFine>
 void quantize_rows(const float* x, int64_t stride, int64_t width, int segment, ActivationPair* pairs,
                    int64_t rows) {
     const int64_t blocks = width / kBlockInputs, most = 2 * segment;
+#if defined(PELTON_ISA_avx512)
+    OrdinarySegments<kFine> ordinary;
+#endif
     for (int64_t row = 0; row < rows; ++row) {
         for (int64_t first = 0; first < blocks; first += most) {
             const int64_t left = blocks - first, count = left < most ? left : most;
             const float* from = x + row * stride + first * kBlockInputs;
 #if defined(PELTON_ISA_avx512)
-            if (!quantize_ordinary_segment(from, count, kFine, pairs))
+            if (!ordinary.take(from, count, pairs))
 #endif
                 quantize_segment(from, count, kFine, pairs);
             pairs += (count + 1) / 2;
         }
     }
+#if defined(PELTON_ISA_avx512)
+    ordinary.write();
+#endif
 }
 
 }  // namespace
