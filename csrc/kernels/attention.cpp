@@ -26,6 +26,16 @@ PELTON_INLINE float largest_of(KvFormat format) {
     return format == KvFormat::kBFloat16 ? 3.3895314e38f : 3.4028234e38f;
 }
 
+// In place: the row's first half becomes its elements as bfloat16.
+PELTON_INLINE void round_to_bfloat16(float* query, int64_t head_dim) {
+    for (int64_t i = 0; i < head_dim; i += 16) {
+        const int count = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
+        uint16_t lanes[16];
+        store_bf16(lanes, load_first(query + i, count));
+        memcpy(reinterpret_cast<uint16_t*>(query) + i, lanes, static_cast<size_t>(count) * 2);
+    }
+}
+
 }  // namespace
 
 void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
@@ -76,21 +86,16 @@ void merge_states(float* state, const float* later, int64_t head_dim) {
 
 void finish_state(const float* state, float* output, int64_t head_dim) {
     const f32x16 inverse = set1(1.0f / state[1]);
-    for (int64_t i = 0; i < head_dim; i += 16) {
-        const int left = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
-        store_first(output + i, left, load_first(state + kStateHeader + i, left) * inverse);
-    }
+    int64_t i = 0;
+    for (; i + 16 <= head_dim; i += 16) store(output + i, load(state + kStateHeader + i) * inverse);
+    const int left = static_cast<int>(head_dim - i);
+    if (left > 0) store_first(output + i, left, load_first(state + kStateHeader + i, left) * inverse);
 }
 
-// In place: the row's first half becomes its elements as bfloat16, or its first quarter bytes.
-void round_query(float* query, int64_t head_dim, KvFormat format) {
-    if (format == KvFormat::kInt8) return make_byte_query(query, head_dim);
-    for (int64_t i = 0; i < head_dim; i += 16) {
-        const int count = head_dim - i < 16 ? static_cast<int>(head_dim - i) : 16;
-        uint16_t lanes[16];
-        store_bf16(lanes, load_first(query + i, count));
-        memcpy(reinterpret_cast<uint16_t*>(query) + i, lanes, static_cast<size_t>(count) * 2);
-    }
+void round_queries(float* queries, int64_t count, int64_t head_dim, KvFormat format) {
+    if (format == KvFormat::kInt8) return make_byte_queries(queries, count, head_dim);
+    for (float* query = queries; query < queries + count * head_dim; query += head_dim)
+        round_to_bfloat16(query, head_dim);
 }
 
 void store_kv(const float* key, const float* value, int64_t head_dim, KvFormat format, int64_t position,

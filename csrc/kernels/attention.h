@@ -35,7 +35,7 @@ constexpr int kKeysAhead = 4;
 
 // Queries that share a key-value head and its blocks.
 struct AttentionTile {
-    const float* queries;   // [num_queries, head_dim], rounded by round_query where keys are
+    const float* queries;   // [num_queries, head_dim], rounded by round_queries where keys are
     const int32_t* begins;  // [num_queries] visible logical positions are begins..ends
     const int32_t* ends;
     int64_t num_queries, head_dim;
@@ -92,8 +92,9 @@ struct AttentionKernels {
     // given.
     void (*add_mass)(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
                      const float* states, float* mass);
-    // Makes a query's elements factors of keys of bfloat16 or int8, in place of its floats.
-    void (*round_query)(float* query, int64_t head_dim, KvFormat format);
+    // Makes the elements of queries [count, head_dim] factors of keys of bfloat16 or int8, in place of
+    // floats.
+    void (*round_queries)(float* queries, int64_t count, int64_t head_dim, KvFormat format);
     // One head of one row into its place of a block. Values beyond the format's range become its largest of
     // that sign, NaN the lowest, so that a stored number is always finite.
     void (*store_kv)(const float* key, const float* value, int64_t head_dim, KvFormat format,
@@ -107,7 +108,7 @@ void merge_states(float* state, const float* later, int64_t head_dim);
 void finish_state(const float* state, float* output, int64_t head_dim);
 void add_mass(const AttentionTile& tile, int64_t chunk, float* scores, int64_t state_size,
               const float* states, float* mass);
-void round_query(float* query, int64_t head_dim, KvFormat format);
+void round_queries(float* queries, int64_t count, int64_t head_dim, KvFormat format);
 void store_kv(const float* key, const float* value, int64_t head_dim, KvFormat format, int64_t position,
               void* keys, void* values);
 }  // namespace PELTON_ISA

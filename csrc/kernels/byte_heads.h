@@ -104,25 +104,33 @@ PELTON_INLINE void place_query_tail(float* query, int64_t dim, ByteScale by, i32
     memcpy(query + dim / 4, &tail, sizeof tail);
 }
 
-// The usual size stays in registers: 0.8 of the time, in samples of a prompt.
-PELTON_INLINE void make_byte_query_of_64(float* query) {
-    f32x16 v[4];
-    PELTON_UNROLL for (int i = 0; i < 4; ++i) v[i] = load(query + 16 * i);
-    turn_vectors<4>(v);
-    const ByteScale by = byte_scale(as_magnitude(max(max(magnitude_bits(v[0]), magnitude_bits(v[1])),
-                                                     max(magnitude_bits(v[2]), magnitude_bits(v[3])))),
-                                    127.0f);
-    i32x16 codes[4];
-    PELTON_UNROLL for (int i = 0; i < 4; ++i) {
-        codes[i] = byte_codes(v[i], by);
-        store_i8(reinterpret_cast<int8_t*>(query) + 16 * i, codes[i]);
+// The usual size stays in registers: 0.8 of the time, in samples of a prompt. Several at once leave less to
+// wait for.
+template <int kQueries>
+PELTON_INLINE void make_byte_queries_of_64(float* queries) {
+    f32x16 v[kQueries][4];
+    ByteScale by[kQueries];
+    PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+        PELTON_UNROLL for (int i = 0; i < 4; ++i) v[q][i] = load(queries + 64 * q + 16 * i);
+        turn_vectors<4>(v[q]);
     }
-    place_query_tail(query, 64, by, (codes[0] + codes[1]) + (codes[2] + codes[3]));
+    PELTON_UNROLL for (int q = 0; q < kQueries; ++q) by[q] =
+        byte_scale(as_magnitude(max(max(magnitude_bits(v[q][0]), magnitude_bits(v[q][1])),
+                                    max(magnitude_bits(v[q][2]), magnitude_bits(v[q][3])))),
+                   127.0f);
+    PELTON_UNROLL for (int q = 0; q < kQueries; ++q) {
+        float* query = queries + 64 * q;
+        i32x16 codes[4];
+        PELTON_UNROLL for (int i = 0; i < 4; ++i) {
+            codes[i] = byte_codes(v[q][i], by[q]);
+            store_i8(reinterpret_cast<int8_t*>(query) + 16 * i, codes[i]);
+        }
+        place_query_tail(query, 64, by[q], (codes[0] + codes[1]) + (codes[2] + codes[3]));
+    }
 }
 
 // In place: the row's first quarter becomes the query's bytes, then comes its tail.
 PELTON_INLINE void make_byte_query(float* query, int64_t dim) {
-    if (dim == 64) return make_byte_query_of_64(query);
     turn_head(query, dim);
     i32x16 largest = set1_i32(0), sum = set1_i32(0);  // bits compare as magnitudes do, with NaN the greatest
     for (int64_t i = 0; i < dim; i += 16) largest = max(largest, magnitude_bits(load(query + i)));
@@ -133,6 +141,15 @@ PELTON_INLINE void make_byte_query(float* query, int64_t dim) {
         store_i8(reinterpret_cast<int8_t*>(query) + i, codes);
     }
     place_query_tail(query, dim, by, sum);
+}
+
+PELTON_INLINE void make_byte_queries(float* queries, int64_t count, int64_t dim) {
+    int64_t q = 0;
+    if (dim == 64) {
+        for (; q + 3 <= count; q += 3) make_byte_queries_of_64<3>(queries + 64 * q);
+        for (; q < count; ++q) make_byte_queries_of_64<1>(queries + 64 * q);
+    }
+    for (; q < count; ++q) make_byte_query(queries + dim * q, dim);
 }
 
 // Rounds numbers to bytes and stores their scale in the block; stored(i, codes) gets the 16 from element i

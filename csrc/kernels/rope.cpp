@@ -6,15 +6,21 @@ namespace pelton::PELTON_ISA {
 
 namespace {
 
+// Whole vectors are stored without a mask: what such a store wrote is at hand for the next load.
 void rotate_halves(const RopeCall& call, const float* x, float* y) {
     const float *cosine = call.table, *sine = call.table + call.half;
-    for (int64_t i = 0; i < call.half; i += 16) {
-        const int left = call.half - i < 16 ? static_cast<int>(call.half - i) : 16;
-        const f32x16 c = load_first(cosine + i, left), s = load_first(sine + i, left);
-        const f32x16 a = load_first(x + i, left), b = load_first(x + call.half + i, left);
-        store_first(y + i, left, a * c - b * s);
-        store_first(y + call.half + i, left, b * c + a * s);
+    int64_t i = 0;
+    for (; i + 16 <= call.half; i += 16) {
+        const f32x16 c = load(cosine + i), s = load(sine + i), a = load(x + i), b = load(x + call.half + i);
+        store(y + i, a * c - b * s);
+        store(y + call.half + i, b * c + a * s);
     }
+    if (i == call.half) return;
+    const int left = static_cast<int>(call.half - i);
+    const f32x16 c = load_first(cosine + i, left), s = load_first(sine + i, left);
+    const f32x16 a = load_first(x + i, left), b = load_first(x + call.half + i, left);
+    store_first(y + i, left, a * c - b * s);
+    store_first(y + call.half + i, left, b * c + a * s);
 }
 
 void rotate_pairs(const RopeCall& call, const float* x, float* y) {

@@ -15,7 +15,7 @@ const KernelTable& kernels() noexcept {
         {add_arrays, mul_arrays, scale_array, soft_cap_array, activate_array, gate_arrays, accumulate_array},
         {rotate},
         {route},
-        {attend_chunk, merge_states, finish_state, add_mass, round_query, store_kv},
+        {attend_chunk, merge_states, finish_state, add_mass, round_queries, store_kv},
         {most_likely, exceeds, scale_logits, logits_reaching, weigh_logits},
     };
     return kTable;

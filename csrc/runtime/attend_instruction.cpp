@@ -8,14 +8,15 @@ namespace pelton {
 
 namespace {
 
-void rotate_head(const Frame& frame, const RopeTable* table, std::int64_t position, const float* x, float* y,
-                 std::int64_t dim) {
+// Neighbouring heads of one row.
+void rotate_heads(const Frame& frame, const RopeTable* table, std::int64_t position, const float* x, float* y,
+                  std::int64_t count, std::int64_t dim) {
     if (table == nullptr) {
-        std::memcpy(y, x, static_cast<std::size_t>(dim) * sizeof(float));
+        std::memcpy(y, x, static_cast<std::size_t>(count * dim) * sizeof(float));
         return;
     }
     const RopeSpec& spec = table->spec();
-    frame.kernels->rope.rotate({x, y, table->at(position), 1, dim,
+    frame.kernels->rope.rotate({x, y, table->at(position), count, dim,
                                 static_cast<std::int64_t>(spec.frequencies.size()), spec.interleaved});
 }
 
@@ -113,7 +114,7 @@ void AttendInstruction::store_row(const Frame& frame, std::int64_t row, RowRange
     float* rotated = work_->scratch(thread).scores;
     for (std::int64_t head = kv_heads.begin; head < kv_heads.end; ++head) {
         const float* key = frame.value(k_, thread) + row * frame.width(k_) + head * dim;
-        rotate_head(frame, spec_.key_rope.get(), frame.batch.position(row), key, rotated, dim);
+        rotate_heads(frame, spec_.key_rope.get(), frame.batch.position(row), key, rotated, 1, dim);
         const std::int64_t place = kv.offset(block, spec_.kv_layer, head);
         frame.kernels->attention.store_kv(rotated,
                                           frame.value(v_, thread) + row * frame.width(v_) + head * dim, dim,
@@ -121,29 +122,27 @@ void AttendInstruction::store_row(const Frame& frame, std::int64_t row, RowRange
     }
 }
 
-void AttendInstruction::load_query(const Frame& frame, std::int64_t index, std::int64_t head, int thread,
-                                   float* query) const {
-    const std::int64_t dim = work_->shape().head_dim;
-    const std::int64_t row = frame.batch.rows(work_->shape().row_set)[index];
-    rotate_head(frame, spec_.query_rope.get(), frame.batch.position(row),
-                frame.value(q_, thread) + index * frame.width(q_) + head * dim, query, dim);
-    if (run_of(frame.kv.format) > 1) frame.kernels->attention.round_query(query, dim, frame.kv.format);
-}
-
 // Queries [rows, heads] of a tile as those from `first` on of the scratch.
 void AttendInstruction::load_queries(const Frame& frame, const AttendTile& tile, RowRange heads,
                                      std::int64_t first, int thread) const {
     AttendScratch& scratch = work_->scratch(thread);
     const std::int32_t* rows = frame.batch.rows(work_->shape().row_set);
-    for (std::int64_t r = 0; r < tile.rows; ++r) {
-        const RowRange seen = work_->visible(frame, rows[tile.first + r]);
-        for (std::int64_t head = heads.begin; head < heads.end; ++head, ++first) {
-            load_query(frame, tile.first + r, head, thread,
-                       scratch.queries + first * work_->shape().head_dim);
+    const std::int64_t dim = work_->shape().head_dim;
+    float* const queries = scratch.queries + first * dim;
+    float* query = queries;
+    for (std::int64_t r = 0; r < tile.rows; ++r, query += heads.size() * dim) {
+        const std::int64_t index = tile.first + r;
+        const float* x = frame.value(q_, thread) + index * frame.width(q_) + heads.begin * dim;
+        rotate_heads(frame, spec_.query_rope.get(), frame.batch.position(rows[index]), x, query, heads.size(),
+                     dim);
+        const RowRange seen = work_->visible(frame, rows[index]);
+        for (std::int64_t h = 0; h < heads.size(); ++h, ++first) {
             scratch.begins[first] = static_cast<std::int32_t>(seen.begin);
             scratch.ends[first] = static_cast<std::int32_t>(seen.end);
         }
     }
+    if (run_of(frame.kv.format) > 1)
+        frame.kernels->attention.round_queries(queries, tile.rows * heads.size(), dim, frame.kv.format);
 }
 
 AttentionTile AttendInstruction::loaded(const Frame& frame, std::int64_t queries, int thread) const {

@@ -47,8 +47,6 @@ class AttendInstruction : public Instruction {
     AttentionTile loaded(const Frame& frame, std::int64_t queries, int thread) const;
     AttentionTile load_tile(const Frame& frame, const AttendUnit& unit, const AttendUnit* next,
                             int thread) const;
-    void load_query(const Frame& frame, std::int64_t index, std::int64_t head, int thread,
-                    float* query) const;
     std::int64_t find_blocks(const Frame& frame, const AttendUnit& unit, AttendScratch& scratch) const;
     void ask_ahead(const Frame& frame, std::int64_t end, const AttendUnit* next,
                    AttendScratch& scratch) const;
