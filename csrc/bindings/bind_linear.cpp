@@ -127,11 +127,13 @@ Array<std::uint8_t, 2> quantize_pairs(Array<const float, 2> x, int segment, cons
     require(x.shape(1) > 0 && x.shape(1) % kBlockInputs == 0, "activations are quantized in blocks of 32");
     const StandardFloats floats;
     const Width width = width_of(x.shape(1));
-    const std::size_t row_bytes = static_cast<std::size_t>(pairs_of(width)) * sizeof(ActivationPair);
+    const Width row_pairs = pairs_of(width);
+    const std::size_t row_bytes = static_cast<std::size_t>(row_pairs) * sizeof(ActivationPair);
     auto* bytes = new std::uint8_t[x.shape(0) * row_bytes];
     Array<std::uint8_t, 2> result = owned_array<std::uint8_t, 2>(bytes, {x.shape(0), row_bytes});
-    kernels_for(isa).linear.quantize_pairs(x.data(), width, width, fine, segment,
-                                           reinterpret_cast<ActivationPair*>(bytes), width_of(x.shape(0)));
+    kernels_for(isa).linear.quantize_pairs({x.data(), width, width, width_of(x.shape(0)),
+                                            reinterpret_cast<ActivationPair*>(bytes), row_pairs, segment,
+                                            fine});
     return result;
 }
 
@@ -156,8 +158,8 @@ struct Rounded {
             kernels.linear.quantize(x, width, width, fine, blocks.get(), begin * row_blocks,
                                     end * row_blocks);
         if (row_pairs > 0)
-            kernels.linear.quantize_pairs(x + begin * width, width, width, fine, segment,
-                                          pairs.get() + begin * row_pairs, end - begin);
+            kernels.linear.quantize_pairs({x + begin * width, width, width, end - begin,
+                                           pairs.get() + begin * row_pairs, row_pairs, segment, fine});
     }
 };
 

@@ -127,16 +127,24 @@ struct LinearRange {
     int64_t panel_begin, panel_end, row_begin, row_end;
 };
 
+// Rows of x, [rows, stride], of which `width` numbers, a multiple of 32, become pairs [rows, pair_stride].
+// `segment` pairs share a unit.
+struct PairRounding {
+    const float* x;
+    int64_t stride, width, rows;
+    ActivationPair* pairs;
+    int64_t pair_stride;
+    int segment;
+    bool fine;
+};
+
 struct LinearKernels {
     void (*linear)(const LinearCall& call, const LinearRange& range);
     // Blocks begin..end of the flattened [rows, width / 32]; x is [rows, stride], width a multiple of 32.
     // Fine blocks halve the error and cost the product of many rows up to a fifth of its speed.
     void (*quantize)(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
                      int64_t begin, int64_t end);
-    // Rows of x, [rows, stride], to [rows, pairs_of(width)]; width a multiple of 32. `segment` pairs share a
-    // unit.
-    void (*quantize_pairs)(const float* x, int64_t stride, int64_t width, bool fine, int segment,
-                           ActivationPair* pairs, int64_t rows);
+    void (*quantize_pairs)(const PairRounding& call);
 };
 
 #if defined(PELTON_ISA)
@@ -150,8 +158,7 @@ void linear_pairs(const LinearCall& call, const LinearRange& range);
 void linear_bf16(const LinearCall& call, const LinearRange& range);  // of levels with the instruction only
 void quantize(const float* x, int64_t stride, int64_t width, bool fine, ActivationBlock* blocks,
               int64_t begin, int64_t end);
-void quantize_pairs(const float* x, int64_t stride, int64_t width, bool fine, int segment,
-                    ActivationPair* pairs, int64_t rows);
+void quantize_pairs(const PairRounding& call);
 }  // namespace PELTON_ISA
 #endif
 

@@ -83,16 +83,16 @@ void quantize_segment(const float* x, int64_t blocks, bool fine, ActivationPair*
 }
 
 template <bool kFine>
-void quantize_rows(const float* x, int64_t stride, int64_t width, int segment, ActivationPair* pairs,
-                   int64_t rows) {
-    const int64_t blocks = width / kBlockInputs, most = 2 * segment;
+void quantize_rows(const PairRounding& call) {
+    const int64_t blocks = call.width / kBlockInputs, most = 2 * call.segment;
 #if defined(PELTON_ISA_avx512)
     OrdinarySegments<kFine> ordinary;
 #endif
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t row = 0; row < call.rows; ++row) {
+        ActivationPair* pairs = call.pairs + row * call.pair_stride;
         for (int64_t first = 0; first < blocks; first += most) {
             const int64_t left = blocks - first, count = left < most ? left : most;
-            const float* from = x + row * stride + first * kBlockInputs;
+            const float* from = call.x + row * call.stride + first * kBlockInputs;
 #if defined(PELTON_ISA_avx512)
             if (!ordinary.take(from, count, pairs))
 #endif
@@ -107,10 +107,8 @@ void quantize_rows(const float* x, int64_t stride, int64_t width, int segment, A
 
 }  // namespace
 
-void quantize_pairs(const float* x, int64_t stride, int64_t width, bool fine, int segment,
-                    ActivationPair* pairs, int64_t rows) {
-    fine ? quantize_rows<true>(x, stride, width, segment, pairs, rows)
-         : quantize_rows<false>(x, stride, width, segment, pairs, rows);
+void quantize_pairs(const PairRounding& call) {
+    call.fine ? quantize_rows<true>(call) : quantize_rows<false>(call);
 }
 
 }  // namespace pelton::PELTON_ISA

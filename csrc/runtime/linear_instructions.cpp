@@ -138,30 +138,39 @@ LinearRange gated_share(const PackedWeight& gate, std::int64_t whole, std::int64
 
 namespace {
 
-void round_gated(const GatedCall& call, const float* from, std::int64_t row, std::int64_t column,
+// Rows of a tile, of which `from` has `count` columns from `column` on.
+void round_gated(const GatedCall& call, const float* from, RowRange rows, std::int64_t column,
                  std::int64_t count) {
     const std::int64_t width = call.gate->outputs();
     const LinearKernels& kernels = call.kernels->linear;
     if (call.segment > 0) {
         auto* pairs = static_cast<ActivationPair*>(call.quantized);
-        kernels.quantize_pairs(from, count, count, false, call.segment,
-                               pairs + row * pairs_of(width) + column / kPairInputs, 1);
-    } else {
-        auto* blocks = static_cast<ActivationBlock*>(call.quantized);
-        kernels.quantize(from, count, count, false, blocks + (row * width + column) / kBlockInputs, 0,
-                         count / kBlockInputs);
+        const std::int64_t row_pairs = pairs_of(width);
+        return kernels.quantize_pairs({from, kPieceColumns, count, rows.size(),
+                                       pairs + rows.begin * row_pairs + column / kPairInputs, row_pairs,
+                                       call.segment, false});
     }
+    auto* blocks = static_cast<ActivationBlock*>(call.quantized) + column / kBlockInputs;
+    for (std::int64_t row = rows.begin; row < rows.end; ++row, from += kPieceColumns)
+        kernels.quantize(from, count, count, false, blocks + row * width / kBlockInputs, 0,
+                         count / kBlockInputs);
 }
 
-// What a tile [kPieceRows, kPieceColumns] of `gate` holds becomes the outputs of its rows.
+// What a tile [kPieceRows, kPieceColumns] of `gate` holds becomes the outputs of its rows, some rows at a
+// time, which are rounded before they leave the first-level cache.
 void finish_gated(const GatedCall& call, const float* up, float* gate, const LinearRange& part) {
     const std::int64_t width = call.gate->outputs(), column = part.panel_begin * kPanelOutputs;
     const std::int64_t count = std::min(part.panel_end * kPanelOutputs, width) - column;
-    for (std::int64_t r = part.row_begin; r < part.row_end; ++r, gate += kPieceColumns, up += kPieceColumns) {
-        call.kernels->elementwise.gate(call.activation, gate, up, gate, count);
-        if (call.outputs != nullptr)
-            std::memcpy(call.outputs + r * width + column, gate, static_cast<std::size_t>(count) * 4);
-        if (call.quantized != nullptr) round_gated(call, gate, r, column, count);
+    constexpr std::int64_t kTogether = 8;
+    for (std::int64_t first = part.row_begin; first < part.row_end; first += kTogether) {
+        const RowRange rows{first, std::min(first + kTogether, part.row_end)};
+        const float* const from = gate;
+        for (std::int64_t r = rows.begin; r < rows.end; ++r, gate += kPieceColumns, up += kPieceColumns) {
+            call.kernels->elementwise.gate(call.activation, gate, up, gate, count);
+            if (call.outputs != nullptr)
+                std::memcpy(call.outputs + r * width + column, gate, static_cast<std::size_t>(count) * 4);
+        }
+        if (call.quantized != nullptr) round_gated(call, from, rows, column, count);
     }
 }
 

@@ -168,8 +168,10 @@ void QuantizeInstruction::run(const Frame& frame, int thread) const {
     const float* from = frame.value(x_, thread);
     if (segment_ > 0) {
         auto* pairs = reinterpret_cast<ActivationPair*>(frame.value(y_, thread));
-        return frame.kernels->linear.quantize_pairs(from + own.begin * width, width, width, fine_, segment_,
-                                                    pairs + own.begin * pairs_of(width), own.size());
+        const std::int64_t row_pairs = pairs_of(width);
+        return frame.kernels->linear.quantize_pairs({from + own.begin * width, width, width, own.size(),
+                                                     pairs + own.begin * row_pairs, row_pairs, segment_,
+                                                     fine_});
     }
     auto* blocks = reinterpret_cast<ActivationBlock*>(frame.value(y_, thread));
     frame.kernels->linear.quantize(from, width, width, fine_, blocks, own.begin * per_row, own.end * per_row);
