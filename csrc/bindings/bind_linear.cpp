@@ -267,6 +267,7 @@ void bind_weight(nb::module_& m) {
         .def_prop_ro("outputs", &PackedWeight::outputs)
         .def_prop_ro("inputs", &PackedWeight::inputs)
         .def_prop_ro("num_bytes", &PackedWeight::num_bytes)
+        .def_prop_ro("has_blocks", &PackedWeight::has_blocks)
         .def("pack_codes", &pack_codes, "first_row"_a, "codes"_a.noconvert(), "scales"_a.noconvert(),
              "minimums"_a.noconvert().none(), "pool"_a)
         .def("pack_floats", &pack_floats, "first_row"_a, "rows"_a.noconvert(), "pool"_a)

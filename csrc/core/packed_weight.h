@@ -32,6 +32,8 @@ class PackedWeight {
     std::int64_t num_panels() const noexcept { return (view_.outputs + kPanelOutputs - 1) / kPanelOutputs; }
     std::size_t num_bytes() const noexcept { return num_bytes_; }
     const WeightLayout& layout() const noexcept { return view_.layout; }
+    // Not floats, nor pairs: what WeightReading.prepared speaks of.
+    bool has_blocks() const noexcept { return view_.layout.kind == WeightKind::kBlock; }
     const WeightView& view() const noexcept { return view_; }
 
     // Rows first_row.. from codes [num_rows, inputs], scales and minimums [num_rows, inputs / group];

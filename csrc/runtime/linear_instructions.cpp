@@ -69,8 +69,10 @@ void LinearInstruction::check(const ValueCheck& values) const {
 void LinearInstruction::start(const Frame& frame) {
     const std::int64_t rows = frame.rows(parts_.front().output);
     // No product reads logits: there is nothing to be won by whose they are, and more by what tiles share.
-    const bool keeps_rows = parts_.front().weight->outputs() < kVocabularyOutputs;
-    pieces_.cut(rows, num_panels_, frame.pool->num_threads(), frame.readings.of(rows), 2, keeps_rows);
+    const PackedWeight& weight = *parts_.front().weight;
+    const bool keeps_rows = weight.outputs() < kVocabularyOutputs;
+    pieces_.cut(rows, num_panels_, frame.pool->num_threads(),
+                keeps_rows ? least_own_rows(weight, frame.readings.of(rows)) : kNoOwnRows);
 }
 
 void LinearInstruction::run(const Frame& frame, int thread) const {
@@ -242,8 +244,8 @@ void GatedLinearInstruction::check(const ValueCheck& values) const {
 
 void GatedLinearInstruction::start(const Frame& frame) {
     const std::int64_t rows = frame.rows(output_ >= 0 ? output_ : quantized_);
-    pieces_.cut(rows, gate_->num_panels(), frame.pool->num_threads(), frame.readings.of(rows),
-                whole_panels(segment_));
+    pieces_.cut(rows, gate_->num_panels(), frame.pool->num_threads(),
+                least_own_rows(*gate_, frame.readings.of(rows)), whole_panels(segment_));
 }
 
 void GatedLinearInstruction::run(const Frame& frame, int thread) const {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/packed_weight.h"
 #include "kernels/linear.h"
 #include "runtime/shared_items.h"
 
@@ -20,16 +21,23 @@ constexpr std::int64_t kLeastSharedRows = 16;
 // round trip between the two takes 330 ns and not 54. Unpacked codes, which all tiles of a piece share, want
 // more rows.
 constexpr std::int64_t kLeastOwnRows = 24, kLeastOwnRowsUnpacked = 48, kTileMultiple = 6;
+constexpr std::int64_t kNoOwnRows = kPieceRows + 1;
+
+// Of block formats only: neither floats nor pairs are unpacked for other tiles.
+inline std::int64_t least_own_rows(const PackedWeight& weight, const WeightReading& reading) {
+    const bool unpacks = weight.has_blocks() && reading.prepared == Prepared::kCodes;
+    return unpacks ? kLeastOwnRowsUnpacked : kLeastOwnRows;
+}
 
 class SharedPieces {
   public:
-    // All of a product, untaken, in pieces of at least `least` panels, 2, 4 or 8. One thread, before any
-    // other takes a piece.
-    void cut(std::int64_t rows, std::int64_t panels, int threads, const WeightReading& reading,
-             std::int64_t least = 2, bool keeps_rows = true) {
+    // All of a product, untaken, in pieces of at least `least` panels, 2, 4 or 8, and of at least `own_rows`
+    // rows of a thread's own. One thread, before any other takes a piece.
+    void cut(std::int64_t rows, std::int64_t panels, int threads, std::int64_t own_rows,
+             std::int64_t least = 2) {
         rows_ = rows;
         panels_ = panels;
-        height_ = keeps_rows ? piece_height(rows, threads, reading) : kPieceRows;
+        height_ = piece_height(rows, threads, own_rows);
         std::int64_t count = 0;
         for (width_ = kPiecePanels;; width_ /= 2) {
             across_ = (panels + width_ - 1) / width_;
@@ -49,11 +57,9 @@ class SharedPieces {
   private:
     // Of no more rows than the threads can keep to themselves in a piece each: as many pieces down as
     // threads.
-    static std::int64_t piece_height(std::int64_t rows, std::int64_t threads, const WeightReading& reading) {
+    static std::int64_t piece_height(std::int64_t rows, std::int64_t threads, std::int64_t own_rows) {
         const std::int64_t each = (rows + threads - 1) / threads;
-        const std::int64_t least =
-            reading.prepared == Prepared::kCodes ? kLeastOwnRowsUnpacked : kLeastOwnRows;
-        if (each < least || each > kPieceRows) return kPieceRows;
+        if (each < own_rows || each > kPieceRows) return kPieceRows;
         return (each + kTileMultiple - 1) / kTileMultiple * kTileMultiple;
     }
 

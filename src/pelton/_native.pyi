@@ -130,6 +130,10 @@ class PackedWeight:
     def inputs(self) -> int: ...
     @property
     def num_bytes(self) -> int: ...
+    @property
+    def has_blocks(self) -> bool:
+        """Whether it is held in blocks, not as floats nor in pairs: see WeightReading.prepared."""
+
     def pack_codes(
         self, first_row: int, codes: U8, scales: F32, minimums: F32 | None, pool: ThreadPool
     ) -> None:

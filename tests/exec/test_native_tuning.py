@@ -18,6 +18,7 @@ from pelton.exec.native_tuning import (
     USUAL,
     Reading,
     Readings,
+    prepared_by_many,
     remembered,
     sampled,
     search,
@@ -139,6 +140,26 @@ def test_a_large_model_is_measured_once_for_its_shapes(tmp_path: Path) -> None:
         assert tuned(tmp_path, weights, POOL, "") == CHOICE
         tuned(tmp_path, [weight(21), weight(20)], POOL, "")
         assert files[0].read_text() == json.dumps(CHOICE)
+
+
+def test_what_many_rows_prepare_is_measured_where_it_matters() -> None:
+    floats = weight(1)
+    blocks = PackedWeight(256, 1024, WeightLayout.block(4, 32, 8, "f16", False))
+    paired = blocks.in_pairs(8, POOL)
+    assert prepared_by_many([blocks, paired, floats, paired]) == [blocks]
+    assert prepared_by_many([blocks, blocks, blocks, floats]) == [blocks, blocks]
+    assert prepared_by_many([paired, floats]) == []
+
+
+def test_what_makes_no_difference_is_not_measured() -> None:
+    asked: set[int] = set()
+
+    def measure(rows: int, reading: Reading) -> float:
+        asked.add(rows)
+        return 0.5 if reading.prepared != USUAL.prepared else 1.0
+
+    assert search(measure, ()) == UNTUNED
+    assert asked == {ONE, FEW}
 
 
 def test_a_sample_is_bounded() -> None:

@@ -59,7 +59,7 @@ AHEAD = (0, 2048, 4096, 6144, 8192, 16384)
 PANELS = (0, 1, 2, 4)
 PREPARED = (0, 1, 2)
 """What the tiles of many rows share: nothing, unpacked codes, or multiples of scales."""
-VERSION = 7
+VERSION = 8
 """Part of every remembered choice's name: what an older search chose is not read."""
 
 ONE, FEW, MANY = 1, 4, 96
@@ -88,13 +88,13 @@ def tuned(folder: Path, weights: Sequence[PackedWeight], pool: ThreadPool, isa: 
     sample = sampled(weights, _MOST_BYTES)
     if sum(weight.num_bytes for weight in sample) < _LEAST_BYTES:
         return UNTUNED
-    # The first is often the table of tokens, by which few rows are multiplied.
-    small = sampled(weights[len(weights) // 2 :], _MOST_BYTES_OF_MANY_ROWS)
+    small = prepared_by_many(weights)
 
     def measure(rows: int, reading: Reading) -> float:
         return stream_seconds(small if rows == MANY else sample, rows, reading.native(), pool, isa)
 
-    return remembered(_path(folder, weights, pool, isa), lambda: search(measure))
+    ways = PREPARED if small else ()
+    return remembered(_path(folder, weights, pool, isa), lambda: search(measure, ways))
 
 
 def remembered(path: Path, find: Callable[[], Readings | None]) -> Readings:
@@ -121,14 +121,22 @@ def sampled(weights: Sequence[PackedWeight], most_bytes: int) -> Sequence[Packed
     return kept
 
 
-def search(measure: Measure) -> Readings | None:
-    """The best way for each number of rows; None while the machine is too busy to tell."""
+def prepared_by_many(weights: Sequence[PackedWeight]) -> Sequence[PackedWeight]:
+    """A sample of those to which it makes a difference what many rows prepare, if there are any."""
+    blocks = [weight for weight in weights if weight.has_blocks]
+    # The first is often the table of tokens, by which few rows are multiplied.
+    return sampled(blocks[len(blocks) // 2 :], _MOST_BYTES_OF_MANY_ROWS)
+
+
+def search(measure: Measure, prepared: Sequence[int] = PREPARED) -> Readings | None:
+    """The best way for each number of rows, of these that many may prepare; None while the machine is too
+    busy to tell."""
     one = _best(measure, ONE, _ways(USUAL))
     one = one and _best(measure, ONE, _distances(one))
     few = one and _best(measure, FEW, [USUAL, *(USUAL._replace(panels=panels) for panels in (1, 2))])
     few = few and _best(measure, FEW, _distances(few))
-    others = [USUAL._replace(prepared=way) for way in PREPARED if way != USUAL.prepared]
-    many = few and _best(measure, MANY, [USUAL, *others])
+    others = [USUAL._replace(prepared=way) for way in prepared if way != USUAL.prepared]
+    many = few and (_best(measure, MANY, [USUAL, *others]) if others else USUAL)
     return Readings(one, few, many) if one and few and many else None
 
 
