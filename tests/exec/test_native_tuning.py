@@ -46,6 +46,22 @@ def test_only_a_clear_gain_is_taken(gain: dict[int, float], chosen: int) -> None
     assert found == (USUAL._replace(ahead=chosen), USUAL._replace(ahead=chosen), USUAL)
 
 
+def test_chance_is_no_gain() -> None:
+    random = np.random.Generator(np.random.Philox(3))
+    chosen = [search(lambda rows, reading: random.uniform(1.0, 1.3)) for _ in range(50)]
+    assert sum(found == UNTUNED for found in chosen) > 40
+
+
+def test_a_gain_is_seen_through_noise() -> None:
+    random = np.random.Generator(np.random.Philox(4))
+
+    def measure(rows: int, reading: Reading) -> float:
+        return (0.85 if reading.ahead == 8192 else 1.0) * random.uniform(1.0, 1.2)
+
+    chosen = [search(measure) for _ in range(50)]
+    assert sum(found is not None and found.one.ahead == found.few.ahead == 8192 for found in chosen) > 40
+
+
 def test_each_number_of_rows_has_its_own_choice() -> None:
     few = USUAL._replace(ahead=16384, panels=2)
     wanted = {ONE: OTHER._replace(prepared=USUAL.prepared), FEW: few, MANY: OTHER}
